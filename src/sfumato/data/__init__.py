@@ -1,0 +1,1 @@
+"""Everything about data: from a folder of pictures to batches, and distributions with known answers."""
