@@ -16,8 +16,9 @@ from torch import Tensor
 class Level:
     """How much signal and how much noise: float64 on the CPU.
 
-    Shapes broadcast against x from the left: () for the whole batch, (B,) per sample, (B, 1, H, W) per region,
-    (B, 1, F, 1, 1) per frame. Only the ratio sigma : alpha says how noisy x is; the common factor is the curve's scale.
+    Shapes broadcast against x from the left: () for the whole batch, (B,) per sample, (B, 1, H, W) per
+    region, (B, 1, F, 1, 1) per frame. Only the ratio sigma : alpha says how noisy x is; the common factor is
+    the curve's scale.
     """
 
     alpha: Tensor
@@ -30,7 +31,8 @@ class Level:
 
     @property
     def log_snr(self) -> Tensor:
-        """log(alpha^2 / sigma^2): +inf for clean data, -inf for pure noise. A clock for solvers, nothing else."""
+        """log(alpha^2 / sigma^2): +inf for clean data, -inf for pure noise. A clock for solvers, nothing
+        else."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
     @property
@@ -40,7 +42,7 @@ class Level:
 
     @property
     def norm(self) -> Tensor:
-        """sqrt(alpha^2 + sigma^2): the scale of x for data of unit variance; 1 on variance-preserving curves."""
+        """sqrt(alpha^2 + sigma^2): the scale of x for unit data; 1 on variance-preserving curves."""
         return torch.hypot(self.alpha, self.sigma)
 
     def scaled(self, factor: Tensor | float) -> Level:
@@ -48,12 +50,13 @@ class Level:
         return Level(self.alpha * factor, self.sigma * factor)
 
     def on(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) in x's dtype, shaped to broadcast against x. The only place where a level is cast."""
+        """(alpha, sigma) in x's dtype, broadcasting against x: the only place where a level is cast."""
         return spread_on(self.alpha, x), spread_on(self.sigma, x)
 
 
 def spread_on(value: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient in x's dtype, padded with axes on the right. Scalars stay on the CPU: torch mixes them freely."""
+    """A float64 coefficient in x's dtype, padded with axes on the right. Scalars stay on the CPU: torch mixes
+    them freely."""
     if value.ndim == 0:
         return value.to(x.dtype)
     return value.to(device=x.device, dtype=x.dtype).reshape(value.shape + (1,) * (x.ndim - value.ndim))
@@ -72,7 +75,9 @@ class Levels:
 
     def __post_init__(self) -> None:
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape:
-            raise ValueError(f"a grid needs two vectors of one length, not {self.alpha.shape}, {self.sigma.shape}")
+            raise ValueError(
+                f"a grid needs two vectors of one length, not {self.alpha.shape}, {self.sigma.shape}"
+            )
 
     @staticmethod
     def of(level: Level, *more: Level) -> Levels:

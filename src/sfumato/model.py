@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sfumato.denoiser import Bound, Condition
 from sfumato.errors import SettingsError
 from sfumato.level import Level, spread_on
 from sfumato.predictions import Estimate, Prediction, Said
 from sfumato.schedules import Schedule
-
-Condition = Tensor | None
-
-
-class Denoiser(Protocol):
-    """Anything that looks at x and its level and says what it believes. Guidance is Denoiser -> Denoiser."""
-
-    def __call__(self, x: Tensor, level: Level) -> Estimate: ...
-
-    def take(self, rows: Sequence[int]) -> Denoiser:
-        """The same, for some rows of the batch."""
-        ...
-
-    def check(self, level: Level) -> None:
-        """Raises SettingsError if this level cannot be asked: called once for a plan, before any work is done."""
-        ...
 
 
 class Label(Protocol):
@@ -39,7 +24,8 @@ class Label(Protocol):
 
 @dataclass(frozen=True)
 class Steps:
-    """T t - 1: whole numbers at the nodes of a table of T steps, fractional between, 0 below the first (DDPM's t)."""
+    """T t - 1: whole numbers at the nodes of a table of T steps, fractional between, 0 below the first
+    (DDPM's t)."""
 
     steps: int = 1000
 
@@ -58,12 +44,14 @@ class LogSigma:
 class Model(nn.Module):
     """network + schedule + prediction: (x, level) -> Estimate, on any curve.
 
-    Only the noisiness of a level matters to the network, so x is brought to the scale of the curve that the network was
-    trained on. A model trained on a variance-preserving curve may so be solved in any coordinates.
+    Only the noisiness of a level matters to the network, so x is brought to the scale of the curve that the
+    network was trained on. A model trained on a variance-preserving curve may so be solved in any
+    coordinates.
 
-    `data` is the standard deviation of the data where the network wants an input of unit variance (EDM's c_in =
-    1 / hypot(alpha data, sigma)); None feeds x as it is. With `learned_variance` the output has twice the channels and
-    its second half, mapped from [-1, 1] to [0, 1], is the estimate's spread (Nichol & Dhariwal 2021, eq. 15).
+    `data` is the standard deviation of the data where the network wants an input of unit variance (EDM's c_in
+    = 1 / hypot(alpha data, sigma)); None feeds x as it is. With `learned_variance` the output has twice the
+    channels and its second half, mapped from [-1, 1] to [0, 1], is the estimate's spread (Nichol & Dhariwal
+    2021, eq. 15).
     """
 
     def __init__(
@@ -94,7 +82,9 @@ class Model(nn.Module):
             return self._at_an_end(e, level, outside)
         return e
 
-    def _ask(self, z: Tensor, own: Level, t: Tensor, cond: Mapping[str, Condition]) -> tuple[Tensor, Tensor | None]:
+    def _ask(
+        self, z: Tensor, own: Level, t: Tensor, cond: Mapping[str, Condition]
+    ) -> tuple[Tensor, Tensor | None]:
         """The network's answer at z on its own curve, in at least float32."""
         weight = next(self.network.parameters(), z)
         fed = z if self.data is None else z * spread_on(1 / torch.hypot(own.alpha * self.data, own.sigma), z)
@@ -121,7 +111,8 @@ class Model(nn.Module):
         )
 
     def check(self, level: Level) -> None:
-        """Raises SettingsError when the level lies outside the trained range or its prediction cannot tell x0 there."""
+        """Raises SettingsError when the level lies outside the trained range or its prediction cannot tell x0
+        there."""
         t = self.schedule.time(level)
         inside = (t >= -1e-9) & (t <= 1 + 1e-9) | (level.alpha == 0) | (level.sigma == 0)
         if not bool(inside.all()):
@@ -130,49 +121,9 @@ class Model(nn.Module):
             kind = type(self.prediction).__name__
             raise SettingsError(
                 f"{kind} prediction says nothing about one half at alpha = {float(level.alpha.min()):.3g}, "
-                f"sigma = {float(level.sigma.min()):.3g}: use a V or Flow model, or a schedule without zero terminal SNR"
+                f"sigma = {float(level.sigma.min()):.3g}: use V or Flow prediction, or a milder schedule"
             )
 
     def given(self, **cond: Condition) -> Bound:
         """The denoiser for these conditions: tensors with one row per picture, or None."""
         return Bound(self, cond)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A model with its conditions bound: they never travel through a solver."""
-
-    model: Model
-    cond: Mapping[str, Condition]
-
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
-        return self.model(x, level, **self.cond)
-
-    def take(self, rows: Sequence[int]) -> Bound:
-        index = torch.tensor(list(rows), dtype=torch.long)
-        return Bound(self.model, {k: None if v is None else v[index.to(v.device)] for k, v in self.cond.items()})
-
-    def check(self, level: Level) -> None:
-        self.model.check(level)
-
-
-class Belief(Protocol):
-    """A known answer: E[x0 | x] at a level."""
-
-    def __call__(self, x: Tensor, level: Level) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Exact:
-    """A denoiser that needs no network: the posterior mean of a known distribution. The oracle of the tests."""
-
-    posterior_mean: Belief
-
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
-        return Estimate.of(x, level, x0=self.posterior_mean(x, level))
-
-    def take(self, rows: Sequence[int]) -> Exact:
-        return self
-
-    def check(self, level: Level) -> None:
-        return None

@@ -1,9 +1,10 @@
-"""The only source of randomness. Every draw is a function of a key: (seed, purpose, place), never of what was drawn before.
+"""The only source of randomness. Every draw is a function of a key: (seed, purpose, place), never of what was
+drawn before.
 
-So a picture depends on its own seed alone, whatever else is in its batch, and a run that resumes needs no stored state:
-it draws again what it would have drawn. Draws are made on the CPU in float32 and then moved, hence the same on every
-device. `torch.randn` is not promised to stay the same across releases, so `STREAM` is stored with each picture and a
-test pins its first numbers.
+So a picture depends on its own seed alone, whatever else is in its batch, and a run that resumes needs no
+stored state: it draws again what it would have drawn. Draws are made on the CPU in float32 and then moved,
+hence the same on every device. `torch.randn` is not promised to stay the same across releases, so `STREAM` is
+stored with each picture and a test pins its first numbers.
 """
 
 from __future__ import annotations
@@ -44,13 +45,15 @@ def uniform(n: int, *key: object) -> Tensor:
 
 @dataclass(frozen=True)
 class Noise:
-    """One stream of numbers per sample: row i of every draw is a function of (seeds[i], *use) and of nothing else."""
+    """One stream of numbers per sample: row i of every draw is a function of (seeds[i], *use) and of nothing
+    else."""
 
     seeds: tuple[int, ...]
 
     @staticmethod
     def of(*key: object, places: Sequence[int]) -> Noise:
-        """The streams of the samples at these places of a longer sequence, for example of a run's sample stream."""
+        """The streams of the samples at these places of a longer sequence, for example of a run's sample
+        stream."""
         return Noise(tuple(key_of(*key, place) for place in places))
 
     def __len__(self) -> int:
@@ -76,7 +79,8 @@ class Noise:
 
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
-    """Makes torch's own initialisers draw by this key inside the block, and leaves the global state as it was."""
+    """Makes torch's own initialisers draw by this key inside the block, and leaves the global state as it
+    was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_of(*key))
         yield
@@ -101,9 +105,11 @@ def current_streams() -> Noise | None:
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) whose mask is a function of (the sample's stream, this layer's number).
+    """Dropout (Srivastava et al. 2014) whose mask is a function of (the sample's stream, this layer's
+    number).
 
-    The same sample gets the same mask in any batch, on any number of processes and when activations are recomputed.
+    The same sample gets the same mask in any batch, on any number of processes and when activations are
+    recomputed.
     """
 
     def __init__(self, p: float) -> None:
@@ -116,7 +122,9 @@ class Dropout(nn.Module):
             return x
         noise = current_streams()
         if noise is None:
-            raise RuntimeError("dropout draws from the samples' streams: run the network inside noise.streams(...)")
+            raise RuntimeError(
+                "dropout draws from the samples' streams: run the network inside noise.streams(...)"
+            )
         if len(noise) != len(x):
             raise RuntimeError(f"dropout: {len(noise)} streams for a batch of {len(x)}")
         keep = noise.uniform(x.shape[1:], "dropout", self.number) >= self.p

@@ -1,7 +1,8 @@
 """Predictions: what a network's output y means. Each kind is y = p x0 + q eps for some p, q of the level.
 
-Each gives back both halves, x0 and eps, of x = alpha x0 + sigma eps. V and Flow never divide by zero; Epsilon and Score
-cannot tell x0 at alpha = 0, and Clean and Mean cannot tell eps at sigma = 0, because there the network did not say it.
+Each gives back both halves, x0 and eps, of x = alpha x0 + sigma eps. V and Flow never divide by zero; Epsilon
+and Score cannot tell x0 at alpha = 0, and Clean and Mean cannot tell eps at sigma = 0, because there the
+network did not say it.
 """
 
 from __future__ import annotations
@@ -113,8 +114,9 @@ class Flow:
 class V:
     """v = (alpha eps - sigma x0) / r on data of standard deviation `data` (Salimans & Ho 2022, for data = 1).
 
-    With a = alpha data and r = hypot(a, sigma): v = sign (a eps - sigma x0 / data) / r. Turning the sign, with data = 0.5,
-    is the preconditioning of EDM: F = -v, c_skip and c_out come out (Karras et al. 2022, eq. 7 and table 1).
+    With a = alpha data and r = hypot(a, sigma): v = sign (a eps - sigma x0 / data) / r. Turning the sign,
+    with data = 0.5, is the preconditioning of EDM: F = -v, c_skip and c_out come out (Karras et al. 2022, eq.
+    7 and table 1).
     """
 
     data: float = 1.0
@@ -144,7 +146,8 @@ class V:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of the posterior one table step down, mu(x_t, x0) (Ho et al. 2020, eq. 7): it depends on two levels."""
+    """The mean of the posterior one table step down, mu(x_t, x0) (Ho et al. 2020, eq. 7): it depends on two
+    levels."""
 
     table: Table
 
@@ -183,10 +186,12 @@ class Said:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What is believed at (x, level): two halves, computed when asked for, with alpha x0 + sigma eps = x, always.
+    """What is believed at (x, level): two halves, computed when asked for, with alpha x0 + sigma eps = x,
+    always.
 
-    The halves do not depend on the curve's scale, so they are told on the network's own curve (`said`). `spread` is the
-    learned variance's interpolation, if the network has one: per pixel, 0 for beta-tilde and 1 for beta.
+    The halves do not depend on the curve's scale, so they are told on the network's own curve (`said`).
+    `spread` is the learned variance's interpolation, if the network has one: per pixel, 0 for beta-tilde and
+    1 for beta.
     """
 
     x: Tensor
@@ -219,5 +224,6 @@ class Estimate:
         return self.eps - self.x0
 
     def but(self, *, x0: Tensor) -> Estimate:
-        """The same place, another belief: guidance, clipping, thresholding. eps follows from x0; spread stays."""
+        """The same place, another belief: guidance, clipping, thresholding. eps follows from x0; spread
+        stays."""
         return Estimate(self.x, self.level, Said(self.x, self.level, x0, Clean()), self.spread)

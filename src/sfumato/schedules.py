@@ -1,7 +1,9 @@
-"""Schedules: curves of levels. t = 0 is the least noise, t = 1 the most; `time` is the exact inverse of `level`.
+"""Schedules: curves of levels. t = 0 is the least noise, t = 1 the most; `time` is the exact inverse of
+`level`.
 
-Every variance-preserving sigma is `sqrt(-expm1(2 log alpha))` or a product of sines, never `sqrt(1 - alpha^2)`, which loses
-its digits near clean data. `time` looks at the ratio sigma : alpha only, so it places a level of any other curve as well.
+Every variance-preserving sigma is `sqrt(-expm1(2 log alpha))` or a product of sines, never `sqrt(1 -
+alpha^2)`, which loses its digits near clean data. `time` looks at the ratio sigma : alpha only, so it places
+a level of any other curve as well.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def _preserving(log_alpha: Tensor) -> Level:
 
 
 def _spent(level: Level) -> Tensor:
-    """-2 log alpha on the variance-preserving curve of the same noisiness: the integral of beta up to this level."""
+    """-2 log alpha on the variance-preserving curve of the same noisiness: the integral of beta up to this
+    level."""
     return torch.log1p((level.sigma / level.alpha) ** 2)
 
 
@@ -55,7 +58,8 @@ class RectifiedFlow:
 class Cosine:
     """alpha-bar = cos^2(pi/2 (t + s)/(1 + s)), normalised to 1 at t = 0 (Nichol & Dhariwal 2021, eq. 17).
 
-    s = 0 is the plain cos^2(pi t / 2) of popular texts, which call alpha what is alpha-bar. alpha(1) == 0 exactly.
+    s = 0 is the plain cos^2(pi t / 2) of popular texts, which call alpha what is alpha-bar. alpha(1) == 0
+    exactly.
     """
 
     s: float = 0.008
@@ -80,7 +84,8 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """beta(t) = lo + (hi - lo) t in continuous time (Song et al. 2021, eq. 32): DDPM's linear betas as T grows."""
+    """beta(t) = lo + (hi - lo) t in continuous time (Song et al. 2021, eq. 32): DDPM's linear betas as T
+    grows."""
 
     lo: float = 0.1
     hi: float = 20.0
@@ -113,7 +118,8 @@ class ScaledLinear:
 
 @dataclass(frozen=True)
 class ConstantBeta:
-    """beta(t) = beta: alpha-bar = exp(-beta t). To first order 1 - beta t, which some texts write for it (as "alpha_t")."""
+    """beta(t) = beta: alpha-bar = exp(-beta t). To first order 1 - beta t, which some texts write for it (as
+    "alpha_t")."""
 
     beta: float = 10.0
 
@@ -126,7 +132,7 @@ class ConstantBeta:
 
 @dataclass(frozen=True)
 class LinearAlphaBar:
-    """alpha-bar = 1 - beta t, the "alpha_t = 1 - beta t" of popular texts taken at its word; beta in (0, 1]."""
+    """alpha-bar = 1 - beta t, the "alpha_t = 1 - beta t" of popular texts at its word; beta in (0, 1]."""
 
     beta: float = 1.0
 
@@ -185,7 +191,8 @@ class VE:
 class Shifted:
     """Another pace on the same curve: log-SNR moved by 2 log b.
 
-    Chen's input scaling by b (2023); the resolution shift of Stable Diffusion 3 (Esser et al. 2024) is b = 1 / shift.
+    Chen's input scaling by b (2023); the resolution shift of Stable Diffusion 3 (Esser et al. 2024) is b = 1
+    / shift.
     """
 
     base: Schedule
@@ -201,21 +208,26 @@ class Shifted:
 
 @dataclass(frozen=True)
 class Table:
-    """A process trained in T discrete steps. Node j sits at t = (j + 1) / T and t = 0 is clean; between nodes the angle
-    atan2(sigma, alpha) is interpolated, so levels stay on the unit circle. Nodes are met exactly.
+    """A process trained in T discrete steps. Node j sits at t = (j + 1) / T and t = 0 is clean; between nodes
+    the angle atan2(sigma, alpha) is interpolated, so levels stay on the unit circle. Nodes are met exactly.
 
-    alpha, sigma: T numbers each, noisier from node to node. Build one with `from_betas`, `from_alpha_bars` or a named one.
+    alpha, sigma: T numbers each, noisier from node to node. Build one with `from_betas`, `from_alpha_bars` or
+    a named one.
     """
 
     alpha: tuple[float, ...]
     sigma: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        angles = torch.atan2(torch.tensor(self.sigma, dtype=torch.float64), torch.tensor(self.alpha, dtype=torch.float64))
+        angles = torch.atan2(
+            torch.tensor(self.sigma, dtype=torch.float64), torch.tensor(self.alpha, dtype=torch.float64)
+        )
         bad = ~(torch.diff(angles, prepend=angles.new_zeros(1)) > 0)
         if len(self.alpha) != len(self.sigma) or not len(self.alpha) or bool(bad.any()):
             where = int(bad.nonzero()[0]) if len(bad) and bool(bad.any()) else 0
-            raise SettingsError(f"a schedule table must grow noisier at each of its steps; step {where} does not")
+            raise SettingsError(
+                f"a schedule table must grow noisier at each of its steps; step {where} does not"
+            )
 
     @staticmethod
     def from_betas(betas: Sequence[float] | Tensor) -> Table:
@@ -240,7 +252,8 @@ class Table:
 
     @staticmethod
     def linear(steps: int = 1000, lo: float = 1e-4, hi: float = 0.02) -> Table:
-        """Betas linear from lo to hi (Ho et al. 2020); meant for T = 1000: with other T scale them by 1000 / T."""
+        """Betas linear from lo to hi (Ho et al. 2020); meant for T = 1000: with other T scale them by 1000 /
+        T."""
         return Table.from_betas(torch.linspace(lo, hi, steps, dtype=torch.float64))
 
     @staticmethod
@@ -250,7 +263,8 @@ class Table:
 
     @staticmethod
     def cosine(steps: int = 1000, s: float = 0.008, largest: float = 0.999) -> Table:
-        """Nichol & Dhariwal's cosine table, betas capped at `largest` as published; 1 keeps the exact zero at the end."""
+        """Nichol & Dhariwal's cosine table, betas capped at `largest` as published; 1 keeps the exact zero at
+        the end."""
         curve = Cosine(s).level(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
         ratio = (curve.alpha[1:] / curve.alpha[:-1]) ** 2
         return Table.from_betas((1 - ratio).clamp(max=largest))
@@ -308,7 +322,9 @@ class Table:
         part = place - low
         gap = angles[low + 1] - angles[low]
         a, b = torch.sin((1 - part) * gap) / torch.sin(gap), torch.sin(part * gap) / torch.sin(gap)
-        return Level(a * nodes.alpha[low] + b * nodes.alpha[low + 1], a * nodes.sigma[low] + b * nodes.sigma[low + 1])
+        return Level(
+            a * nodes.alpha[low] + b * nodes.alpha[low + 1], a * nodes.sigma[low] + b * nodes.sigma[low + 1]
+        )
 
     def time(self, level: Level) -> Tensor:
         angles, angle = self._angles, level.angle

@@ -1,0 +1,85 @@
+"""Denoisers: anything that looks at x and its level and says what it believes.
+
+This is all that solvers and guidance know of a model. Conditions are bound before sampling and never travel through a
+solver; guidance is a function from denoiser to denoiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato.level import Level
+from sfumato.predictions import Estimate
+
+Condition = Tensor | None
+"""What a network is given beside x and its level: a tensor with one row per picture, or nothing."""
+
+
+class Denoiser(Protocol):
+    """Anything that looks at x and its level and says what it believes. Guidance is Denoiser -> Denoiser."""
+
+    def __call__(self, x: Tensor, level: Level) -> Estimate: ...
+
+    def take(self, rows: Sequence[int]) -> Denoiser:
+        """The same, for some rows of the batch."""
+        ...
+
+    def check(self, level: Level) -> None:
+        """Raises SettingsError if this level cannot be asked: called once for a plan, before any work is
+        done."""
+        ...
+
+
+class Conditional(Protocol):
+    """A model that takes conditions by name."""
+
+    def __call__(self, x: Tensor, level: Level, **cond: Condition) -> Estimate: ...
+
+    def check(self, level: Level) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A model with its conditions bound."""
+
+    model: Conditional
+    cond: Mapping[str, Condition]
+
+    def __call__(self, x: Tensor, level: Level) -> Estimate:
+        return self.model(x, level, **self.cond)
+
+    def take(self, rows: Sequence[int]) -> Bound:
+        index = torch.tensor(list(rows), dtype=torch.long)
+        return Bound(
+            self.model, {k: None if v is None else v[index.to(v.device)] for k, v in self.cond.items()}
+        )
+
+    def check(self, level: Level) -> None:
+        self.model.check(level)
+
+
+class Belief(Protocol):
+    """A known answer: E[x0 | x] at a level."""
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A denoiser that needs no network: the posterior mean of a known distribution. The tests' oracle."""
+
+    posterior_mean: Belief
+
+    def __call__(self, x: Tensor, level: Level) -> Estimate:
+        return Estimate.of(x, level, x0=self.posterior_mean(x, level))
+
+    def take(self, rows: Sequence[int]) -> Exact:
+        return self
+
+    def check(self, level: Level) -> None:
+        return None

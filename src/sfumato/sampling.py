@@ -1,0 +1,214 @@
+"""Sampling: walk a plan, one step at a time. Every sampler is a solver, a fresh and a grid."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sfumato import plans
+from sfumato.denoiser import Denoiser
+from sfumato.errors import SettingsError
+from sfumato.level import Level
+from sfumato.noise import Noise
+from sfumato.plans import Grid
+from sfumato.predictions import Estimate
+from sfumato.schedules import Schedule
+from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, Ode, Sde, Split
+from sfumato.solvers.moves import Leg, Move, Point, check_renoise, renoise
+from sfumato.solvers.multistep import Multistep
+from sfumato.solvers.singlestep import Heun
+
+
+class Solver(Protocol):
+    """How to average what was seen. `prepare` works out every coefficient of a plan once; `step` uses one of
+    them.
+
+    The state is a value: walks that run at the same time share nothing.
+    """
+
+    @property
+    def order(self) -> int: ...
+
+    def prepare(self, legs: Sequence[Leg]) -> Sequence[Any]: ...
+
+    def step(
+        self, denoise: Denoiser, first: Estimate, row: Any, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+
+class After(Protocol):
+    """A hook that may change x after a move, for example to put known pixels back."""
+
+    def __call__(self, x: Tensor, level: Level, i: int) -> Tensor: ...
+
+
+class Step(NamedTuple):
+    """What a walk yields after each move: x at `level`, and the estimate that the move was made from (None:
+    renoised)."""
+
+    i: int
+    x: Tensor
+    level: Level
+    estimate: Estimate | None
+
+
+class _Prepared(NamedTuple):
+    move: Move
+    row: Any
+    added: float | Callable[[Estimate], Tensor]
+
+
+def _prepare(plan: Sequence[Move], solver: Solver, fresh: Fresh) -> list[_Prepared]:
+    splits: list[Split | None] = [None if m.renoise else fresh(m.here, m.there) for m in plan]
+    legs: list[Leg] = []
+    restart = True
+    for move, split in zip(plan, splits, strict=True):
+        if split is None:
+            check_renoise(move.here, move.there)
+            restart = True
+        else:
+            here, there = Point.of(move.here), Point.of(move.there)
+            legs.append(Leg(here, there, Point(there.alpha, split.kept), restart))
+            restart = False
+    rows = iter(solver.prepare(legs))
+    return [
+        _Prepared(m, None, 0.0) if split is None else _Prepared(m, next(rows), split.added)
+        for m, split in zip(plan, splits, strict=True)
+    ]
+
+
+@torch.no_grad()
+def walk(
+    denoise: Denoiser,
+    x: Tensor,
+    plan: Sequence[Move],
+    solver: Solver = Multistep(),  # noqa: B008 (frozen)
+    noise: Noise | None = None,
+    fresh: Fresh = Ode(),  # noqa: B008 (frozen)
+    after: After | None = None,
+) -> Iterator[Step]:
+    """Walks the plan from x at plan[0].here and yields after each move: progress, previews, films and
+    cancelling are the caller's loop. `noise` has one stream per row of x; it is needed where the plan
+    renoises or `fresh` adds noise.
+
+    Raises SettingsError before the first step for a level that the model cannot be asked, or for missing
+    noise.
+    """
+    prepared = _prepare(plan, solver, fresh)
+    for move, _, _ in prepared:
+        if not move.renoise:
+            denoise.check(move.here)
+    if noise is None and any(p.move.renoise or p.added != 0 for p in prepared):
+        raise SettingsError("this plan draws noise: give walk() a Noise with one seed per picture")
+    if noise is not None and len(noise) != len(x):
+        raise SettingsError(f"{len(noise)} seeds for a batch of {len(x)}: give one seed per picture")
+    x = x if x.dtype == torch.float64 else x.float()
+    state: tuple[Tensor, ...] = ()
+    for i, (move, row, added) in enumerate(prepared):
+        first = None
+        if move.renoise and noise is not None:
+            x, state = renoise(x, move.here, move.there, noise.normal(x.shape[1:], "renoise", i)), ()
+        else:
+            first = denoise(x, move.here)
+            x, state = solver.step(denoise, first, row, state)
+            if added != 0 and noise is not None:
+                std = added(first) if callable(added) else added
+                x = x + std * noise.normal(x.shape[1:], "step", i).to(x)
+        if after is not None:
+            x = after(x, move.there, i)
+        yield Step(i, x, move.there, first)
+
+
+def prior(level: Level, shape: Sequence[int], noise: Noise, data: float = 1.0) -> Tensor:
+    """The start of a walk at `level`: normals of standard deviation hypot(alpha data, sigma), (len(noise),
+    *shape)."""
+    std = math.hypot(float(level.alpha) * data, float(level.sigma))
+    return noise.normal(shape, "start") * std
+
+
+def sample(
+    denoise: Denoiser,
+    shape: Sequence[int],
+    plan: Sequence[Move],
+    solver: Solver = Multistep(),  # noqa: B008 (frozen)
+    seeds: Sequence[int] = (0,),
+    fresh: Fresh = Ode(),  # noqa: B008 (frozen)
+    after: After | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """One picture per seed, (len(seeds), *shape): the end of the walk from the prior at the plan's first
+    level."""
+    noise = Noise(tuple(seeds))
+    x = prior(plan[0].here, shape, noise).to(device)
+    for step in walk(denoise, x, plan, solver, noise, fresh, after):
+        x = step.x
+    return x
+
+
+def draw(
+    denoise: Denoiser,
+    shape: Sequence[int],
+    plan: Sequence[Move],
+    solver: Solver = Multistep(),  # noqa: B008 (frozen)
+    seeds: Sequence[int] = (0,),
+    fresh: Fresh = Ode(),  # noqa: B008 (frozen)
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """`sample` for any number of seeds, in batches: yields (b, *shape). The denoiser's conditions have a row
+    per seed.
+
+    Pictures do not depend on `batch`, but for rounding: convolutions round by the shape of their batch. With
+    batch = 1 they agree to the bit.
+    """
+    for start in range(0, len(seeds), batch):
+        rows = range(start, min(start + batch, len(seeds)))
+        part = [seeds[i] for i in rows]
+        yield sample(denoise.take(rows), shape, plan, solver, part, fresh, device=device)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to sample, by name: what to average, how much noise is new, where to stand."""
+
+    solver: Solver
+    fresh: Fresh = Ode()  # noqa: RUF009 (frozen)
+    grid: Grid = plans.trailing
+
+    def plan(self, schedule: Schedule, steps: int) -> list[Move]:
+        return plans.descend(self.grid(schedule, steps))
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "ddpm": Sampler(Multistep(order=1), Ancestral()),
+    "ddpm-large": Sampler(Multistep(order=1), LargeVariance()),
+    "ddim": Sampler(Multistep(order=1)),
+    "dpmpp-2m": Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr),
+    "dpmpp-2m-karras": Sampler(Multistep("x0", "log_snr", 2), grid=plans.karras),
+    "dpmpp-3m": Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr),
+    "dpmpp-3m-karras": Sampler(Multistep("x0", "log_snr", 3), grid=plans.karras),
+    "dpmpp-2m-sde": Sampler(Multistep("x0", "log_snr", 2), Sde(), grid=plans.log_snr),
+    "heun": Sampler(Heun("eps"), grid=plans.karras),
+    "euler": Sampler(Multistep(order=1), grid=plans.karras),
+    "euler-a": Sampler(Multistep(order=1), Ancestral(), grid=plans.karras),
+    "flow-euler": Sampler(Multistep("flow", "linear", 1), grid=plans.uniform),
+    "flow-heun": Sampler(Heun("flow"), grid=plans.uniform),
+    "flow-ab2": Sampler(Multistep("flow", "linear", 2), grid=plans.uniform),
+}
+"""The samplers by the names that people know. A name is a value: `Sampler(...)` makes any other."""
+
+
+def sampler(name: str, eta: float | None = None) -> Sampler:
+    """The sampler of this name; `eta` adds ancestral noise to it (DDIM's eta). Raises SettingsError with the
+    nearest names."""
+    found = SAMPLERS.get(name.strip().lower().replace("_", "-").replace("++", "pp").replace(" ", "-"))
+    if found is None:
+        near = difflib.get_close_matches(name.lower(), SAMPLERS, n=3) or sorted(SAMPLERS)
+        raise SettingsError(f"no sampler is called {name!r}; there are: {', '.join(near)}")
+    return found if eta is None else Sampler(found.solver, Ancestral(eta), found.grid)

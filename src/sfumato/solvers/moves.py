@@ -1,0 +1,86 @@
+"""The two moves that every sampler is made of: carry an estimate to another level, or renoise.
+
+A plan is a list of moves between scalar levels; a leg is a move with everything that can be worked out
+beforehand as Python floats, so that a step touches only tensors of x's size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sfumato.errors import SettingsError
+from sfumato.forward import transition
+from sfumato.level import Level, spread_on
+from sfumato.predictions import Estimate
+
+
+class Move(NamedTuple):
+    """From one level to another: solved (in whichever direction), or renoised (upwards only)."""
+
+    here: Level
+    there: Level
+    renoise: bool = False
+
+
+class Point(NamedTuple):
+    """A scalar level as floats."""
+
+    alpha: float
+    sigma: float
+
+    @staticmethod
+    def of(level: Level) -> Point:
+        return Point(float(level.alpha), float(level.sigma))
+
+
+class Leg(NamedTuple):
+    """A solved move: from `here` to `kept`, the target level less the noise that will be drawn anew.
+
+    `restart` says that what was seen before does not lie on this trajectory (the first leg, or one after
+    renoising).
+    """
+
+    here: Point
+    there: Point
+    kept: Point
+    restart: bool
+
+
+def carry(estimate: Estimate, there: Level) -> Tensor:
+    """The one deterministic move, x' = alpha' x0 + sigma' eps (DDIM; Song et al. 2021, eq. 12).
+
+    A half that is multiplied by zero is not computed, so it may be one that the network cannot tell.
+    """
+    alpha, sigma = there.on(estimate.x)
+    if bool((there.sigma == 0).all()):
+        return alpha * estimate.x0
+    if bool((there.alpha == 0).all()):
+        return sigma * estimate.eps
+    return alpha * estimate.x0 + sigma * estimate.eps
+
+
+def carried(estimate: Estimate, there: Point) -> Tensor:
+    """`carry` to a level given as floats."""
+    if there.sigma == 0:
+        return estimate.x0 * there.alpha
+    if there.alpha == 0:
+        return estimate.eps * there.sigma
+    return torch.add(estimate.x0 * there.alpha, estimate.eps, alpha=there.sigma)
+
+
+def renoise(x: Tensor, here: Level, there: Level, z: Tensor) -> Tensor:
+    """The one stochastic move, upwards: a draw of q(x_there | x_here) from standard normals z."""
+    step = transition(here, there)
+    return spread_on(step.gain, x) * x + spread_on(step.variance.sqrt(), x) * z.to(x)
+
+
+def check_renoise(here: Level, there: Level) -> None:
+    """Noise can only be added: raises SettingsError for a move towards clean data."""
+    if float(there.angle) < float(here.angle) - 1e-12:
+        raise SettingsError(
+            f"cannot renoise from sigma = {float(here.sigma):.4g} down to sigma = {float(there.sigma):.4g}: "
+            "renoising moves go towards more noise"
+        )
