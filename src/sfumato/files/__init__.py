@@ -1,4 +1,4 @@
-"""The one door to model files: safetensors and JSON, judged by content, and folders that are whole or absent."""
+"""The one door to model files: safetensors and JSON judged by content, folders whole or absent."""
 
 from __future__ import annotations
 

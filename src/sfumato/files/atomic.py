@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,8 +41,9 @@ def free_space(path: Path) -> int:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` for what is not finished yet."""
-    return path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    """A name beside `path` for what is not finished yet: one for each process and thread."""
+    pid, thread = os.getpid(), threading.get_native_id()
+    return path.with_name(f"{path.name}.tmp-{pid}" + ("" if thread == pid else f"-{thread}"))
 
 
 def sync_folder(folder: Path) -> None:
@@ -56,7 +58,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, chunks: Iterable[Chunk]) -> tuple[str, int]:
-    """Writes a new file, fsyncs it; gives its sha256 and size. Not atomic by itself; OSErrors pass through."""
+    """Writes a new file, fsyncs it; gives its sha256 and size. Not atomic by itself, OSErrors pass."""
     digest, size = hashlib.sha256(), 0
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
     try:

@@ -17,16 +17,24 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sfumato.errors import ModelFileError, RunError
-from sfumato.files.atomic import clean_temporaries, free_space, size_text, told, write_atomic, write_synced
-from sfumato.files.json_file import json_bytes, read_json
+from sfumato.errors import ModelFileError, RunError, SfumatoError
+from sfumato.files.atomic import (
+    clean_temporaries,
+    free_space,
+    size_text,
+    sync_folder,
+    temporary_name,
+    told,
+    write_atomic,
+    write_synced,
+)
+from sfumato.files.json_file import LIMIT, json_bytes, parse_json, read_json
 from sfumato.files.manifest import Listed, build, check_listed, hash_file, read_manifest, verify_folder
 from sfumato.files.tensors import read_hashed, tensor_chunks
 
 _NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 _STATE = "state.json"
 _BEST = "best.json"
-_STATE_LIMIT = 256 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -72,15 +80,19 @@ class Checkpoints:
         return clean_temporaries(self.folder)
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: object) -> Checkpoint:
-        """Writes `tensors` (file stem -> name -> tensor) and `state` (JSON), then deletes what is no longer
-        kept.
+        """Writes `tensors` (file stem -> name -> tensor) and `state` (JSON); then deletes what is not kept.
 
+        Later steps are then deleted too: the run went back, and goes on from an earlier one than they came from.
         Raises RunError if there is no room ("needs X, has Y free") or the disk refuses; the older checkpoints
-        are then still there and a later save may succeed.
+        are then still there and a later save may succeed. Raises ValueError for a state that JSON cannot hold
+        (NaN; infinities are allowed).
         """
-        text = json_bytes(state)
+        text = json_bytes(state, allow_infinity=True)
+        parse_json(text, allow_infinity=True)  # what the reader would refuse is not written
         with told("writing", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                sync_folder(self.folder.parent)
         self.clean()
         need = len(text) + sum(
             t.numel() * t.element_size() + 512 for group in tensors.values() for t in group.values()
@@ -89,8 +101,7 @@ class Checkpoints:
         if free < need + (1 << 16) * (len(tensors) + 2):
             raise RunError(
                 f"the checkpoint of step {step} needs {size_text(need)}, "
-                f"has {size_text(free)} free at {self.folder}: "
-                "make room; older checkpoints are kept"
+                f"has {size_text(free)} free at {self.folder}: make room; older checkpoints are kept"
             )
 
         def fill(folder: Path) -> Listed:
@@ -116,21 +127,20 @@ class Checkpoints:
             kept = {new.path.name, *self._best_name()}
             steps: set[int] = {new.step}
             for checkpoint in reversed(self.all()):
-                if checkpoint.step not in steps and len(steps) < self.keep:
+                past = checkpoint.step < new.step and checkpoint.step not in steps
+                if past and len(steps) < self.keep:
                     steps.add(checkpoint.step)
                     kept.add(checkpoint.path.name)
             for checkpoint in self.all():
                 if checkpoint.path.name not in kept:
                     self._remove(checkpoint.path)
-        except (OSError, ModelFileError) as error:
+        except (OSError, SfumatoError) as error:
             words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             _log.warning("older checkpoints were left in place (%s); step %d is saved", words, new.step)
 
     def _remove(self, path: Path) -> None:
-        gone = path.with_name(
-            f"{path.name}.tmp-{os.getpid()}"
-        )  # a half-deleted folder has no checkpoint's name
-        os.rename(path, gone)
+        gone = temporary_name(path)
+        os.rename(path, gone)  # a half-deleted folder must not have a checkpoint's name
         shutil.rmtree(gone)
 
     def latest(self) -> Checkpoint | None:
@@ -156,8 +166,7 @@ class Checkpoints:
         return None
 
     def load(self, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], object]:
-        """The tensors (file stem -> name -> tensor) and the state, from the very bytes whose hash was
-        checked.
+        """The tensors (file stem -> name -> tensor) and the state; the bytes loaded are the bytes checked.
 
         Raises RunError naming the file and what is wrong with it.
         """
@@ -169,7 +178,7 @@ class Checkpoints:
                     raise RunError(
                         f"{checkpoint.path / _STATE}: its content is not what was written: use another copy"
                     )
-                state = read_json(checkpoint.path / _STATE, limit=_STATE_LIMIT)
+                state = read_json(checkpoint.path / _STATE, limit=4 * LIMIT, allow_infinity=True)
                 tensors = {
                     name.removesuffix(".safetensors"): read_hashed(checkpoint.path / name, digest)[0]
                     for name, (digest, _) in sorted(listed.items())

@@ -66,12 +66,9 @@ def read_sharded(folder: Path, index: str) -> tuple[dict[str, Tensor], dict[str,
     files = {inside(path.parent, file): names for file, names in sorted(places.items())}
     if len(files) != len(places):
         raise ModelFileError(f"{path}: two shards are the same file: fetch the folder again")
-    home = Path(os.path.realpath(folder))
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file, names in files.items():
-        if not file.is_relative_to(home):
-            raise ModelFileError(f"{path}: {file} is outside the model folder: do not use this model")
         held, said = read_tensors(file)
         if held.keys() != names:
             wrong = shown(sorted(held.keys() ^ names)[0])

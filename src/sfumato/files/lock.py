@@ -35,6 +35,8 @@ def _boot() -> str:
 def _alive(pid: int, born: str) -> bool:
     if pid <= 0:
         return False
+    if os.name == "nt":  # os.kill(pid, 0) would interrupt the other process there
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -58,7 +58,7 @@ def open_regular(path: Path) -> Generator[tuple[int, int], None, None]:
 
 
 def read_all(handle: int, path: Path, size: int, start: int = 0) -> bytes:
-    """`size` bytes from `start`. A file that shrinks meanwhile is an error and no fault (no mmap, no SIGBUS)."""
+    """`size` bytes from `start`. A file that shrinks meanwhile is an error, no fault (no mmap, no SIGBUS)."""
     parts: list[bytes] = []
     left = size
     try:

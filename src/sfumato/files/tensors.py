@@ -64,7 +64,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     is checked by our own limits (`header.py`) before safetensors (Hugging Face, 2022) reads the bytes. Values
     may be NaN or infinite: whoever uses them judges that. Raises ModelFileError.
     """
-    return read_hashed(path)[:2]
+    return read_hashed(path)
 
 
 def read_hashed(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
