@@ -1,0 +1,23 @@
+"""Networks: (x, label, classes, context) -> y. They know nothing of diffusion.
+
+Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel wherever
+these can express the network, so that weights load both ways without renaming (see `sfumato.interop.diffusers`).
+"""
+
+from sfumato.networks.dit import DiT, DiTConfig
+from sfumato.networks.presets import SIZES, preset
+from sfumato.networks.settings import Config, build, from_json, to_json
+from sfumato.networks.unet import UNet, UNetConfig
+
+__all__ = [
+    "SIZES",
+    "Config",
+    "DiT",
+    "DiTConfig",
+    "UNet",
+    "UNetConfig",
+    "build",
+    "from_json",
+    "preset",
+    "to_json",
+]

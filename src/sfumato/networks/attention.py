@@ -1,0 +1,144 @@
+"""Attention of the places of an image to each other and to a context (a caption's tokens)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.networks.convolution import convolution
+from sfumato.noise import Dropout
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(C/heads)) v for each head; q (B, T, C), k and v (B, N, C) -> (B, T, C)."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017): tokens (B, T, C) look at context (B, N, D), or at themselves."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        context_dim: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=bias)
+        self.to_k = nn.Linear(context_dim or channels, channels, bias=bias)
+        self.to_v = nn.Linear(context_dim or channels, channels, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels), Dropout(dropout)])
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        seen = tokens if context is None else context
+        out = attend(self.to_q(tokens), self.to_k(seen), self.to_v(seen), self.heads)
+        return self.to_out[1](self.to_out[0](out))
+
+
+class ImageAttention(nn.Module):
+    """x + attention(groupnorm(x)) over all places of x (B, C, *space) (Ho et al. 2020, appendix B)."""
+
+    def __init__(self, channels: int, heads: int, groups: int | None, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.group_norm = None if groups is None else nn.GroupNorm(groups, channels, eps=eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = x if self.group_norm is None else self.group_norm(x)
+        tokens = h.flatten(2).transpose(1, 2)
+        out = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.heads)
+        return self.to_out[0](out).transpose(1, 2).unflatten(2, x.shape[2:]) + x
+
+
+class GEGLU(nn.Module):
+    """a gelu(b), where (a, b) are the halves of one linear map (Shazeer 2020)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class GELU(nn.Module):
+    """A linear map and the tanh form of gelu."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two layers, four times as wide inside."""
+
+    def __init__(self, channels: int, gated: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        first = GEGLU(channels, 4 * channels) if gated else GELU(channels, 4 * channels)
+        self.net = nn.ModuleList([first, Dropout(dropout), nn.Linear(4 * channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the context, feed-forward; each after a layer norm and added to the tokens."""
+
+    def __init__(self, channels: int, heads: int, context_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, heads, bias=False)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, heads, context_dim, bias=False)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels, gated=True)
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        tokens = self.attn1(self.norm1(tokens)) + tokens
+        tokens = self.attn2(self.norm2(tokens), context) + tokens
+        return self.ff(self.norm3(tokens)) + tokens
+
+
+class ImageTransformer(nn.Module):
+    """x + transformer(x, context): how Stable Diffusion reads a caption (Rombach et al. 2022, section 3.3)."""
+
+    def __init__(
+        self, dims: int, channels: int, heads: int, layers: int, context_dim: int, groups: int, linear: bool
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels) if linear else convolution(dims, channels, channels, 1)
+        blocks = [TransformerBlock(channels, heads, context_dim) for _ in range(layers)]
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.proj_out = nn.Linear(channels, channels) if linear else convolution(dims, channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is None:
+            raise RuntimeError("attention to a context needs a context")
+        h = self.norm(x)
+        if not self.linear:
+            h = self.proj_in(h)
+        tokens = h.flatten(2).transpose(1, 2)
+        if self.linear:
+            tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        if self.linear:
+            tokens = self.proj_out(tokens)
+        h = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return (h if self.linear else self.proj_out(h)) + x
