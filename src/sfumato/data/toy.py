@@ -1,7 +1,8 @@
 """Distributions whose every answer is known: what the solvers, losses and metrics are tested against.
 
-For x = alpha x0 + sigma eps with x0 from a mixture of diagonal Gaussians, the best possible denoiser E[x0 | x],
-the density of x and the moments of x0 are closed forms (Bayes' rule; see Karras et al. 2022, appendix B.3).
+For x = alpha x0 + sigma eps with x0 from a mixture of diagonal Gaussians, the best possible denoiser
+E[x0 | x], the density of x and the moments of x0 are closed forms (Bayes' rule; see Karras et al. 2022,
+appendix B.3).
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Mixture:
         size = self.means.shape[1]
         if x.ndim < 2 or math.prod(x.shape[1:]) != size or not x.is_floating_point():
             raise DataError(
-                f"this mixture lives in {size} dimensions: x must be floats (B, {size}), in any number of axes, "
+                f"this mixture lives in {size} dimensions: x must be floats (B, {size}), in any axes, "
                 f"not {x.dtype} {tuple(x.shape)}"
             )
 
