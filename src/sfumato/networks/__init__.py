@@ -1,13 +1,14 @@
 """Networks: (x, label, classes, context) -> y. They know nothing of diffusion.
 
-Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel wherever
-these can express the network, so that weights load both ways without renaming (see `sfumato.interop.diffusers`).
+Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel
+wherever these can express the network, so weights load both ways without renaming (`sfumato.interop.diffusers`).
 """
 
 from sfumato.networks.dit import DiT, DiTConfig
 from sfumato.networks.presets import SIZES, preset
-from sfumato.networks.settings import Config, build, from_json, to_json
-from sfumato.networks.unet import UNet, UNetConfig
+from sfumato.networks.settings import Config, build, from_json, parameter_count, to_json
+from sfumato.networks.unet import UNet
+from sfumato.networks.unet_config import UNetConfig
 
 __all__ = [
     "SIZES",
@@ -18,6 +19,7 @@ __all__ = [
     "UNetConfig",
     "build",
     "from_json",
+    "parameter_count",
     "preset",
     "to_json",
 ]

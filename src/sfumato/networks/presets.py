@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sfumato.networks.limits import check
-from sfumato.networks.unet import UNetConfig
+from sfumato.networks.unet_config import UNetConfig
 
 SIZES = ("tiny", "small", "base", "large")
 """About 1, 3, 9 and 40 million parameters."""

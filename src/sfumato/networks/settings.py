@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from sfumato.errors import SettingsError
 from sfumato.networks.dit import DiT, DiTConfig
-from sfumato.networks.unet import UNet, UNetConfig
+from sfumato.networks.unet import UNet
+from sfumato.networks.unet_config import UNetConfig
 
 Config = UNetConfig | DiTConfig
 C = TypeVar("C", UNetConfig, DiTConfig)
@@ -19,6 +21,12 @@ C = TypeVar("C", UNetConfig, DiTConfig)
 def build(config: Config) -> nn.Module:
     """The network that a configuration describes; torch's initialisers draw inside (see `noise.seeded`)."""
     return UNet(config) if isinstance(config, UNetConfig) else DiT(config)
+
+
+def parameter_count(config: Config) -> int:
+    """How many numbers the network learns; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(config).parameters())
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Models of other programs: one file for each foreign format."""

@@ -1,0 +1,504 @@
+"""Network settings as diffusers' config.json says them, and back. Weights need no map: the names are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sfumato.errors import SettingsError
+from sfumato.networks import Config, DiTConfig, UNetConfig, parameter_count
+from sfumato.networks.limits import PARAMETERS
+
+VERSION = "0.35.0"
+"""The version of diffusers whose settings are written; later ones read them."""
+
+Values = Mapping[str, Any]
+
+_COMMON: dict[str, Any] = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "layers_per_block": 2,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+UNET: dict[str, Any] = {
+    **_COMMON,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [224, 448, 672, 896],
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "attn_norm_num_groups": None,
+    "add_attention": True,
+    "num_train_timesteps": None,
+}
+"""UNet2DModel's settings and their defaults."""
+
+CONDITION: dict[str, Any] = {
+    **_COMMON,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": [
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    ],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [320, 640, 1280, 1280],
+    "only_cross_attention": False,
+    "cross_attention_dim": 1280,
+    "transformer_layers_per_block": 1,
+    "reverse_transformer_layers_per_block": None,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "num_attention_heads": None,
+    "dual_cross_attention": False,
+    "use_linear_projection": False,
+    "addition_embed_type": None,
+    "addition_time_embed_dim": None,
+    "upcast_attention": False,
+    "resnet_skip_time_act": False,
+    "resnet_out_scale_factor": 1.0,
+    "time_embedding_act_fn": None,
+    "timestep_post_act": None,
+    "time_cond_proj_dim": None,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "projection_class_embeddings_input_dim": None,
+    "attention_type": "default",
+    "class_embeddings_concat": False,
+    "mid_block_only_cross_attention": None,
+    "cross_attention_norm": None,
+    "addition_embed_type_num_heads": 64,
+}
+"""UNet2DConditionModel's settings and their defaults."""
+
+DIT: dict[str, Any] = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": None,
+    "num_layers": 28,
+    "dropout": 0.0,
+    "norm_num_groups": 32,
+    "attention_bias": True,
+    "sample_size": 32,
+    "patch_size": 2,
+    "activation_fn": "gelu-approximate",
+    "num_embeds_ada_norm": 1000,
+    "upcast_attention": False,
+    "norm_type": "ada_norm_zero",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-5,
+}
+"""DiTTransformer2DModel's settings and their defaults."""
+
+_CLASSES = {"UNet2DModel": UNET, "UNet2DConditionModel": CONDITION, "DiTTransformer2DModel": DIT}
+_READ = {
+    "UNet2DModel": {
+        *(
+            "sample_size",
+            "in_channels",
+            "out_channels",
+            "time_embedding_dim",
+            "freq_shift",
+            "flip_sin_to_cos",
+        ),
+        *(
+            "down_block_types",
+            "up_block_types",
+            "block_out_channels",
+            "layers_per_block",
+            "downsample_padding",
+        ),
+        *("downsample_type", "upsample_type", "dropout", "attention_head_dim", "norm_num_groups", "norm_eps"),
+        *("attn_norm_num_groups", "resnet_time_scale_shift", "add_attention", "num_class_embeds"),
+        "num_train_timesteps",  # read by learned time embeddings alone, which are refused
+    },
+    "UNet2DConditionModel": {
+        *(
+            "sample_size",
+            "in_channels",
+            "out_channels",
+            "time_embedding_dim",
+            "freq_shift",
+            "flip_sin_to_cos",
+        ),
+        *(
+            "down_block_types",
+            "up_block_types",
+            "block_out_channels",
+            "layers_per_block",
+            "downsample_padding",
+        ),
+        *("dropout", "attention_head_dim", "norm_num_groups", "norm_eps", "resnet_time_scale_shift"),
+        *("num_class_embeds", "cross_attention_dim", "transformer_layers_per_block", "use_linear_projection"),
+        *(
+            "upcast_attention",
+            "addition_embed_type_num_heads",
+        ),  # no matter in float32; no matter without addition_embed
+    },
+    "DiTTransformer2DModel": {
+        *(
+            "num_attention_heads",
+            "attention_head_dim",
+            "in_channels",
+            "out_channels",
+            "num_layers",
+            "dropout",
+        ),
+        *("attention_bias", "sample_size", "patch_size", "num_embeds_ada_norm", "norm_eps"),
+        *("norm_num_groups", "upcast_attention"),  # not used by diffusers either; no matter in float32
+    },
+}
+"""The settings that our networks can honour; every other must have the value that means nothing special."""
+
+_AVERAGE = {
+    "decay",
+    "min_decay",
+    "optimization_step",
+    "update_after_step",
+    "use_ema_warmup",
+    "inv_gamma",
+    "power",
+}
+"""Written beside the settings by diffusers' training scripts; they say nothing of the network."""
+
+
+def why_not_diffusers(config: Config) -> str | None:
+    """Why diffusers cannot express a network, in one sentence; None where it can."""
+    if config.dims != 2:
+        return f"diffusers' networks are for images, and this one has {config.dims} dimensions."
+    if isinstance(config, DiTConfig):
+        return None
+    if not config.skips:
+        return "diffusers' U-Nets have skip connections, and this one has none."
+    if config.classes is not None and config.class_input != "embedding":
+        return "diffusers' U-Nets take a class by embedding, and this one as maps beside its input."
+    kinds = {config.attention_at(level) for level in range(len(config.channels))}
+    if "cross" in kinds | {config.middle}:
+        if config.middle != "cross" or "self" in kinds:
+            return "UNet2DConditionModel attends to the context in its middle and at every resolution with attention."
+        if config.resampling != "conv":
+            return "UNet2DConditionModel resamples by convolution."
+        return None
+    if len({config.layers_at(level) for level in range(len(config.channels))}) > 1:
+        return "UNet2DModel has as many layers at each resolution."
+    if len(_head_channels(config)) > 1:
+        return "UNet2DModel has heads of one width at every resolution."
+    if not config.middle_norm and config.conditioning == "add":
+        return "UNet2DModel normalises before the attention in its middle unless conditioning is scale_shift."
+    return None
+
+
+def config_to_diffusers(config: Config) -> dict[str, Any] | None:
+    """What config.json of a diffusers folder holds, complete; None where diffusers cannot express the network.
+
+    `why_not_diffusers` then says why. A null class is one more row of the embedding there.
+    """
+    if why_not_diffusers(config) is not None:
+        return None
+    if isinstance(config, DiTConfig):
+        name, values = "DiTTransformer2DModel", _dit_values(config)
+    elif config.middle == "cross":
+        name, values = "UNet2DConditionModel", _condition_values(config)
+    else:
+        name, values = "UNet2DModel", _unet_values(config)
+    return {"_class_name": name, "_diffusers_version": VERSION, **_CLASSES[name], **values}
+
+
+def config_from_diffusers(values: Values) -> Config:
+    """The configuration of the network that a diffusers config.json describes.
+
+    Missing settings have diffusers' defaults. An unknown class or setting, a value that our networks cannot honour and an
+    absurd size raise a SettingsError that names the key, before anything is allocated. A null class cannot be told from
+    another there: it counts as a class.
+    """
+    name = values.get("_class_name")
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise SettingsError(f"config.json: _class_name {str(name)[:60]!r} is none of {', '.join(_CLASSES)}.")
+    defaults, read = _CLASSES[name], _READ[name]
+    for key, value in values.items():
+        if key.startswith("_") or key in _AVERAGE:
+            continue
+        if key not in defaults:
+            raise SettingsError(f"config.json: {name} has no setting {key[:60]!r}.")
+        if key not in read and value != defaults[key] and not _nothing(key, value):
+            raise _cannot(key, value)
+    full = {**defaults, **values}
+    if name == "DiTTransformer2DModel":
+        config: Config = _dit_config(full)
+    elif name == "UNet2DModel":
+        config = _unet_config(full)
+    else:
+        config = _condition_config(full)
+    if parameter_count(config) > PARAMETERS:
+        raise SettingsError(
+            f"config.json: block_out_channels or layers ask for more than {PARAMETERS:.0e} parameters."
+        )
+    return config
+
+
+def _cannot(key: str, value: object) -> SettingsError:
+    return SettingsError(f"config.json: {key} = {str(value)[:60]!r} is not supported.")
+
+
+def _nothing(key: str, value: object) -> bool:
+    """Other spellings of a default that change nothing."""
+    return (key, value) in {("act_fn", "swish"), ("mid_block_only_cross_attention", False)}
+
+
+def _head_channels(config: UNetConfig) -> set[int | None]:
+    """The widths of heads that occur; None is one head as wide as the network."""
+    if config.heads is None:
+        return {config.head_channels}
+    last = len(config.channels) - 1
+    levels = [level for level in range(last + 1) if config.attention_at(level) != "none"]
+    levels += [last] if config.middle != "none" else []
+    return {config.channels[level] // config.heads_at(level) for level in levels} or {8}
+
+
+def _shared_values(config: UNetConfig) -> dict[str, Any]:
+    size = config.image_size
+    layers = config.layers
+    return {
+        "sample_size": None if size is None else size[0] if len(set(size)) == 1 else list(size),
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "time_embedding_dim": config.time_channels,
+        "freq_shift": config.freq_shift,
+        "flip_sin_to_cos": config.flip_sin_to_cos,
+        "block_out_channels": list(config.channels),
+        "layers_per_block": list(layers) if isinstance(layers, tuple) else layers,
+        "downsample_padding": config.downsample_padding,
+        "dropout": config.dropout,
+        "norm_num_groups": config.groups,
+        "norm_eps": config.norm_eps,
+        "resnet_time_scale_shift": "scale_shift" if config.conditioning == "scale_shift" else "default",
+        "num_class_embeds": config.class_rows or None,
+    }
+
+
+def _unet_values(config: UNetConfig) -> dict[str, Any]:
+    resnet = config.resampling == "resnet"
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resnet else ("DownBlock2D", "UpBlock2D")
+    kinds = [config.attention_at(level) for level in range(len(config.channels))]
+    kept = config.groups if config.conditioning == "scale_shift" and config.middle_norm else None
+    return {
+        **_shared_values(config),
+        "layers_per_block": config.layers_at(0),
+        "down_block_types": [plain[0] if kind == "none" else "AttnDownBlock2D" for kind in kinds],
+        "up_block_types": [plain[1] if kind == "none" else "AttnUpBlock2D" for kind in reversed(kinds)],
+        "downsample_type": config.resampling,
+        "upsample_type": config.resampling,
+        "attention_head_dim": next(iter(_head_channels(config))),
+        "attn_norm_num_groups": kept,
+        "add_attention": config.middle == "self",
+    }
+
+
+def _condition_values(config: UNetConfig) -> dict[str, Any]:
+    levels = range(len(config.channels))
+    cross = [config.attention_at(level) == "cross" for level in levels]
+    heads = [config.heads_at(level) if cross[level] or level == levels[-1] else 1 for level in levels]
+    if isinstance(config.heads, int):
+        heads = [config.heads] * len(levels)
+    layers = config.transformer_layers
+    return {
+        **_shared_values(config),
+        "down_block_types": ["CrossAttnDownBlock2D" if c else "DownBlock2D" for c in cross],
+        "up_block_types": ["CrossAttnUpBlock2D" if c else "UpBlock2D" for c in reversed(cross)],
+        "attention_head_dim": heads[0]
+        if len(set(heads)) == 1
+        else heads,  # there the number of heads has this name
+        "cross_attention_dim": config.context_dim,
+        "transformer_layers_per_block": list(layers) if isinstance(layers, tuple) else layers,
+        "use_linear_projection": config.linear_projection,
+    }
+
+
+def _dit_values(config: DiTConfig) -> dict[str, Any]:
+    return {
+        "num_attention_heads": config.heads,
+        "attention_head_dim": config.head_channels,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "num_layers": config.layers,
+        "dropout": config.dropout,
+        "attention_bias": config.attention_bias,
+        "sample_size": config.image_size,
+        "patch_size": config.patch,
+        "num_embeds_ada_norm": config.classes or 0,
+        "norm_eps": config.norm_eps,
+    }
+
+
+def _whole(values: Values, key: str) -> int:
+    value = values[key]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _cannot(key, value)
+    return value
+
+
+def _number(values: Values, key: str) -> float:
+    value = values[key]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _cannot(key, value)
+    return float(value)
+
+
+def _flag(values: Values, key: str) -> bool:
+    if not isinstance(values[key], bool):
+        raise _cannot(key, values[key])
+    return values[key]
+
+
+def _wholes(values: Values, key: str) -> tuple[int, ...]:
+    value = values[key]
+    if not isinstance(value, list | tuple) or len(value) > 12:
+        raise _cannot(key, value)
+    return tuple(_whole({key: item}, key) for item in value)
+
+
+def _whole_or_each(values: Values, key: str) -> int | tuple[int, ...]:
+    return _wholes(values, key) if isinstance(values[key], list | tuple) else _whole(values, key)
+
+
+def _maybe(values: Values, key: str) -> int | None:
+    return None if values[key] is None else _whole(values, key)
+
+
+def _names(values: Values, key: str, count: int) -> list[str]:
+    value = values[key]
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != count
+        or not all(isinstance(v, str) for v in value)
+    ):
+        raise _cannot(key, value)
+    return list(value)
+
+
+def _kinds(values: Values, key: str, kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """What each block's name means, or a refusal."""
+    names = _names(values, key, len(_wholes(values, "block_out_channels")))
+    for name in names:
+        if name not in kinds:
+            raise _cannot(key, name)
+    return tuple(kinds[name] for name in names)
+
+
+def _shared_config(full: Values) -> dict[str, Any]:
+    size = full["sample_size"]
+    if size is not None:
+        size = (
+            _wholes(full, "sample_size")
+            if isinstance(size, list | tuple)
+            else (_whole(full, "sample_size"),) * 2
+        )
+    shift = full["resnet_time_scale_shift"]
+    if shift not in ("default", "scale_shift"):
+        raise _cannot("resnet_time_scale_shift", shift)
+    return {
+        "in_channels": _whole(full, "in_channels"),
+        "out_channels": _whole(full, "out_channels"),
+        "image_size": size,
+        "channels": _wholes(full, "block_out_channels"),
+        "layers": _whole_or_each(full, "layers_per_block"),
+        "groups": _whole(full, "norm_num_groups"),
+        "norm_eps": _number(full, "norm_eps"),
+        "conditioning": "scale_shift" if shift == "scale_shift" else "add",
+        "downsample_padding": _whole(full, "downsample_padding"),
+        "dropout": _number(full, "dropout"),
+        "time_channels": _maybe(full, "time_embedding_dim"),
+        "flip_sin_to_cos": _flag(full, "flip_sin_to_cos"),
+        "freq_shift": _number(full, "freq_shift"),
+        "classes": _maybe(full, "num_class_embeds"),
+    }
+
+
+def _unet_config(full: Values) -> UNetConfig:
+    down = {"DownBlock2D": "none", "ResnetDownsampleBlock2D": "none", "AttnDownBlock2D": "self"}
+    up = {"UpBlock2D": "none", "ResnetUpsampleBlock2D": "none", "AttnUpBlock2D": "self"}
+    attention = _kinds(full, "down_block_types", down)
+    if _kinds(full, "up_block_types", up) != attention[::-1]:
+        raise _cannot("up_block_types", full["up_block_types"])
+    middle = "self" if _flag(full, "add_attention") else "none"
+    shared = _shared_config(full)
+    groups = _maybe(full, "attn_norm_num_groups")
+    if groups not in (None, shared["groups"]):
+        raise _cannot("attn_norm_num_groups", groups)
+    return UNetConfig(
+        **shared,
+        attention=attention,
+        middle=middle,
+        head_channels=_maybe(full, "attention_head_dim"),
+        middle_norm=groups is not None or shared["conditioning"] == "add",
+        resampling=_resampling(full),
+    )
+
+
+def _resampling(full: Values) -> str:
+    """How a UNet2DModel halves and doubles. Blocks with attention obey the setting, the others their own name."""
+    found: set[str] = set()
+    for types, key in (("down_block_types", "downsample_type"), ("up_block_types", "upsample_type")):
+        for name in full[types][:-1]:
+            kind = full[key] if name.startswith("Attn") else "resnet" if name.startswith("Resnet") else "conv"
+            if kind not in ("conv", "resnet"):
+                raise _cannot(key, kind)
+            found.add(kind)
+    if len(found) > 1:
+        raise _cannot("downsample_type", "a mixture of conv and resnet")
+    return found.pop() if found else "conv"
+
+
+def _condition_config(full: Values) -> UNetConfig:
+    attention = _kinds(full, "down_block_types", {"DownBlock2D": "none", "CrossAttnDownBlock2D": "cross"})
+    if (
+        _kinds(full, "up_block_types", {"UpBlock2D": "none", "CrossAttnUpBlock2D": "cross"})
+        != attention[::-1]
+    ):
+        raise _cannot("up_block_types", full["up_block_types"])
+    return UNetConfig(
+        **_shared_config(full),
+        attention=attention,
+        middle="cross",
+        heads=_whole_or_each(full, "attention_head_dim"),  # there the number of heads has this name
+        context_dim=_whole(full, "cross_attention_dim"),
+        transformer_layers=_whole_or_each(full, "transformer_layers_per_block"),
+        linear_projection=_flag(full, "use_linear_projection"),
+    )
+
+
+def _dit_config(full: Values) -> DiTConfig:
+    ins = _whole(full, "in_channels")
+    return DiTConfig(
+        in_channels=ins,
+        out_channels=_maybe(full, "out_channels") or ins,
+        image_size=_whole(full, "sample_size"),
+        patch=_whole(full, "patch_size"),
+        heads=_whole(full, "num_attention_heads"),
+        head_channels=_whole(full, "attention_head_dim"),
+        layers=_whole(full, "num_layers"),
+        dropout=_number(full, "dropout"),
+        attention_bias=_flag(full, "attention_bias"),
+        norm_eps=_number(full, "norm_eps"),
+        classes=_whole(full, "num_embeds_ada_norm") or None,
+    )
