@@ -7,6 +7,7 @@ lost every checkpoint in 21 of 60 kills of accelerate; plain torch.save over one
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -28,14 +29,26 @@ from sfumato.files.atomic import (
     write_atomic,
     write_synced,
 )
-from sfumato.files.json_file import LIMIT, json_bytes, parse_json, read_json
-from sfumato.files.manifest import Listed, build, check_listed, hash_file, read_manifest, verify_folder
+from sfumato.files.json_file import json_bytes, parse_json, read_json
+from sfumato.files.manifest import Listed, build, check_listed, read_manifest, verify_folder
+from sfumato.files.sniff import open_regular, read_all
 from sfumato.files.tensors import read_hashed, tensor_chunks
 
 _NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 _STATE = "state.json"
 _BEST = "best.json"
 _log = logging.getLogger(__name__)
+
+
+def _read_state(path: Path, sha256: str) -> object:
+    with open_regular(path) as (handle, size):
+        data = read_all(handle, path, size)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RunError(f"{path}: its content is not what was written (sha256 differs): use another copy")
+    try:
+        return parse_json(data, allow_infinity=True)
+    except ValueError as error:
+        raise RunError(f"{path}: not usable as JSON, it holds {error}: use another copy") from None
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: object) -> Checkpoint:
         """Writes `tensors` (file stem -> name -> tensor) and `state` (JSON); then deletes what is not kept.
 
-        Later steps are then deleted too: the run went back, and goes on from an earlier one than they came from.
+        Later steps are then deleted too: the run went back, and goes on from an earlier one.
         Raises RunError if there is no room ("needs X, has Y free") or the disk refuses; the older checkpoints
         are then still there and a later save may succeed. Raises ValueError for a state that JSON cannot hold
         (NaN; infinities are allowed).
@@ -174,11 +187,7 @@ class Checkpoints:
             listed = read_manifest(checkpoint.path)
             check_listed(checkpoint.path, listed)
             try:
-                if _STATE not in listed or hash_file(checkpoint.path / _STATE)[0] != listed[_STATE][0]:
-                    raise RunError(
-                        f"{checkpoint.path / _STATE}: its content is not what was written: use another copy"
-                    )
-                state = read_json(checkpoint.path / _STATE, limit=4 * LIMIT, allow_infinity=True)
+                state = _read_state(checkpoint.path / _STATE, listed.get(_STATE, ("", 0))[0])
                 tensors = {
                     name.removesuffix(".safetensors"): read_hashed(checkpoint.path / name, digest)[0]
                     for name, (digest, _) in sorted(listed.items())

@@ -78,7 +78,7 @@ def check_metadata(metadata: object) -> dict[str, str]:
 
 
 def _numbers(value: object, name: str, field: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or any(type(n) is not int or not 0 <= n < 2**63 for n in value):
+    if not isinstance(value, list) or [n for n in value if type(n) is not int or not 0 <= n < 2**63]:
         raise ValueError(f"a {field} of tensor {shown(name)} that is no list of whole numbers from 0 to 2^63")
     return tuple(value)
 
@@ -111,6 +111,8 @@ def parse_header(text: bytes, length: int) -> tuple[list[Entry], dict[str, str]]
     Every byte of the data belongs to exactly one tensor. Raises ValueError with a clause that completes "it
     holds ...".
     """
+    if text.count(b'"dtype"') > MOST_TENSORS + 1:  # before the parsing, which would take seconds
+        raise ValueError(f"more than {MOST_TENSORS:,} tensors")
     value = parse_json(text, depth=4)
     if not isinstance(value, dict):
         raise ValueError("a header that is no table")

@@ -15,9 +15,13 @@ from sfumato.files.sniff import open_regular, read_all
 
 MARKS = 1_000_000
 """At most so many brackets and commas: 16 MB of `[[],[],...` would become 300 MB of objects."""
-DIGITS = 20
-"""At most so many digits in a whole number: 64 bits and a sign."""
+LARGEST = 1 << 64
+"""Whole numbers beyond it are refused: no setting is so large."""
 LIMIT = 4 << 20
+
+
+class _RefusedError(ValueError):
+    """Well-formed, and still not taken."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -26,26 +30,20 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key[:80]!r} is there twice")
+                raise _RefusedError(f"the key {key[:80]!r} is there twice")
             seen.add(key)
     return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a whole number of {len(digits)} digits ({digits[:12]}...)")
-    return int(digits)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:40]}, which no computer float holds")
+        raise _RefusedError(f"the number {text[:40]}, which no computer float holds")
     return value
 
 
 def _constant(name: str) -> float:
-    raise ValueError(f"the value {name}, which is not JSON")
+    raise _RefusedError(f"the value {name}, which is not JSON")
 
 
 def _infinity(name: str) -> float:
@@ -54,19 +52,22 @@ def _infinity(name: str) -> float:
     return float(name)
 
 
-def _check_depth(value: object, depth: int) -> None:
+def _check(value: object, depth: int) -> None:
+    """Goes through the value level by level: how deep it is and how large its whole numbers are."""
     level: list[object] = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth + 2):
         inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
                 inner.extend(item.values())
             elif isinstance(item, list):
                 inner.extend(item)
-        level = [item for item in inner if isinstance(item, dict | list)]
+            elif isinstance(item, int) and abs(item) > LARGEST:
+                raise _RefusedError("a whole number beyond 64 bits")
+        level = inner
         if not level:
             return
-    raise ValueError(f"values nested deeper than {depth}")
+    raise _RefusedError(f"values nested deeper than {depth}")
 
 
 def parse_json(data: bytes, *, depth: int = 64, allow_infinity: bool = False) -> object:
@@ -85,15 +86,18 @@ def parse_json(data: bytes, *, depth: int = 64, allow_infinity: bool = False) ->
         value: object = json.loads(
             text,
             object_pairs_hook=_pairs,
-            parse_int=_whole,
             parse_float=_finite,
             parse_constant=_infinity if allow_infinity else _constant,
         )
+    except _RefusedError:
+        raise
     except RecursionError:
         raise ValueError(f"values nested deeper than {depth}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"a mistake at line {error.lineno}, column {error.colno} ({error.msg})") from None
-    _check_depth(value, depth)
+    except ValueError:  # Python converts no more than 4,300 digits
+        raise ValueError("a whole number beyond 64 bits") from None
+    _check(value, depth)
     return value
 
 
