@@ -1,0 +1,1 @@
+"""Conditions: from what a user asks for to what a network takes."""

@@ -1,0 +1,347 @@
+"""The folder is the model: a run folder written and read, crash-safe, and a diffusers folder wherever it can be one.
+
+    RUN/sfumato.json                                    the card (see `card.py`)
+    RUN/unet/ or RUN/transformer/
+        config.json                                     the network, as diffusers says it where it can
+        diffusion_pytorch_model.safetensors             the weights to sample with
+        diffusion_pytorch_model.non_ema.safetensors     those that training left, where they were kept beside an average
+    RUN/scheduler/scheduler_config.json                 the process, where diffusers can say it
+    RUN/model_index.json                                only where DDPMPipeline can open all of it
+
+Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new model
+is there. What a reader needs to be sure of is in the weights' own metadata: a hash of what they mean (`Card.core`)
+and how long they were trained. The rest of the card does not change while a run trains, and `save` refuses a folder
+that holds another model; so a reader always sees the old model or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.card import (
+    CARD,
+    Card,
+    ImageSettings,
+    TrainingSettings,
+    WeightsSettings,
+    assemble,
+    empty,
+    read_card,
+    state_of,
+)
+from sfumato.errors import ModelFileError, RunError, SettingsError
+from sfumato.files import inside, read_json, read_sharded, write_json, write_tensors
+from sfumato.files.manifest import hash_file
+from sfumato.files.tensors import read_hashed
+from sfumato.interop.diffusers import VERSION, config_from_diffusers, config_to_diffusers, why_not_diffusers
+from sfumato.interop.scheduler import (
+    clip_from_diffusers,
+    prediction_from_diffusers,
+    scheduler_to_diffusers,
+    table_from_diffusers,
+)
+from sfumato.model import Model, Steps
+from sfumato.networks import DiTConfig
+from sfumato.recorded import Steps as StepsSettings
+from sfumato.recorded import make_prediction, make_schedule
+from sfumato.schedules import Table
+
+log = logging.getLogger(__name__)
+
+INDEX = "model_index.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+RAW = "diffusion_pytorch_model.non_ema.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
+_CORE, _HISTORY = "sfumato.model", "sfumato.history"
+_OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def network_folder(card: Card) -> str:
+    """Where diffusers looks for this kind of network."""
+    return "transformer" if isinstance(card.config(), DiTConfig) else "unet"
+
+
+def why_no_pipeline(card: Card) -> str | None:
+    """Why diffusers cannot open the whole folder as a pipeline; None where it can."""
+    config = card.config()
+    reason = why_not_diffusers(config)
+    if reason is not None:
+        return reason
+    if isinstance(config, DiTConfig):
+        return "diffusers' pipeline for DiTTransformer2DModel needs an autoencoder, and this model works on pixels."
+    if config.middle == "cross":
+        return "diffusers' pipelines for UNet2DConditionModel need a text encoder."
+    if card.classes is not None:
+        return "diffusers has no pipeline for classes: open it with UNet2DModel.from_pretrained(RUN, subfolder='unet')."
+    if _scheduler(card) is None:
+        return (
+            "diffusers' DDPMScheduler cannot express the schedule, the prediction or the range of the images."
+        )
+    return None
+
+
+def _scheduler(card: Card) -> dict[str, Any] | None:
+    """The scheduler's settings, if the network is asked as diffusers asks it: x as it is, by the step's number."""
+    schedule = make_schedule(card.schedule)
+    image = card.image
+    told = isinstance(schedule, Table) and card.label == StepsSettings(steps=schedule.steps)
+    if not told or card.data_std is not None or image.low != -image.high:
+        return None
+    clip = image.high if card.clip else None
+    return scheduler_to_diffusers(
+        schedule, make_prediction(card.prediction), clip=clip, learned_variance=card.learned_variance
+    )
+
+
+def save(
+    folder: Path,
+    model: Model,
+    card: Card,
+    average: Mapping[str, Tensor] | None = None,
+    *,
+    keep_raw: bool = False,
+) -> Card:
+    """Writes the model into a run folder, so that a crash at any instant leaves the old model or the new one.
+
+    `average` (names of the model's or of its network's parameters) are the weights to sample with; without it they
+    are the model's own. `keep_raw` keeps the model's own beside an average. Gives the card as it was written. Raises
+    RunError if the folder holds another model or the disk refuses, SettingsError for weights of another network.
+    """
+    reason = why_no_pipeline(card)
+    card = card.but(diffusers=reason)
+    if (folder / CARD).exists():
+        there = read_card(inside(folder, CARD))
+        if there.core() != card.core():
+            raise RunError(f"{folder}: holds another model: choose another folder, or remove this one first")
+    home = folder / network_folder(card)
+    home.mkdir(parents=True, exist_ok=True)
+    config = config_to_diffusers(card.config())
+    write_json(home / "config.json", card.network.settings if config is None else config)
+    scheduler = _scheduler(card)
+    if scheduler is not None:
+        (folder / SCHEDULER).parent.mkdir(exist_ok=True)
+        write_json(folder / SCHEDULER, scheduler)
+    if reason is None:
+        parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+        write_json(folder / INDEX, {"_class_name": "DDPMPipeline", "_diffusers_version": VERSION, **parts})
+    write_json(folder / CARD, card.model_dump(mode="json"))
+    if average is not None and keep_raw:
+        raw = card.but(weights=WeightsSettings(kind="raw"))
+        write_tensors(home / RAW, state_of(model), _metadata(raw))
+    write_tensors(home / WEIGHTS, state_of(model, average), _metadata(card))
+    return card
+
+
+def _metadata(card: Card) -> dict[str, str]:
+    history = {"training": card.training.model_dump(), "weights": card.weights.model_dump()}
+    return {_CORE: card.core(), _HISTORY: json.dumps(history, sort_keys=True)}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as it was found in a folder."""
+
+    card: Card
+    model: Model
+    sha256: str
+    """Of the file of weights; of the tensors where they were put together from several files."""
+
+
+def open_folder(folder: Path, weights: str = "ema") -> Stored:
+    """The model in a run folder, or in a folder that diffusers wrote, on the CPU and ready to sample.
+
+    `weights`: "ema" for those meant to sample with, "raw" for those that training left, "ema:0.05" for the average of
+    this relative width, rebuilt from the run's snapshots (Karras et al. 2024). Raises RunError (no run folder, of
+    another version, damaged) or ModelFileError (a file that is not what it should be).
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder: give the folder of a run")
+    if (folder / CARD).exists():
+        card = read_card(inside(folder, CARD))
+        home = folder / network_folder(card)
+    elif (folder / INDEX).exists() or any(
+        (folder / p / "config.json").exists() for p in ("unet", "transformer", "")
+    ):
+        card, home = _derived(folder)
+    else:
+        raise RunError(
+            f"{folder}: no model here (there is no {CARD}): give the folder of a run, or wait for its first save"
+        )
+    match weights.split(":"):
+        case ["ema"]:
+            path = home / WEIGHTS
+        case ["raw"]:
+            path = home / (WEIGHTS if card.weights.kind == "raw" else RAW)
+            if not path.exists():
+                raise RunError(
+                    f"{folder}: its raw weights were not kept: leave --weights out to use the average"
+                )
+        case ["ema", width]:
+            return _rebuilt(folder, home, card, width)
+        case _:
+            raise SettingsError(
+                f"weights {weights!r}: choose ema, raw, or ema:0.05 for an average of this width"
+            )
+    tensors, metadata, digest = _read_weights(home, path)
+    card = _agreed(card, metadata, path)
+    return Stored(card, _filled(card, tensors, path), digest)
+
+
+def _read_weights(home: Path, path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    if not path.exists():
+        listed = f"{path.name}.index.json"
+        if (home / listed).exists():
+            tensors, metadata = read_sharded(home, listed)
+            return tensors, metadata, tensors_hash(tensors)
+        pickled = sorted(p.name for p in home.glob("*.bin"))
+        if pickled:
+            raise RunError(
+                f"{home}: its weights are only there as a pickle ({pickled[0]}), which can run code and is never "
+                "opened here: convert them to safetensors with the program that wrote them"
+            )
+        raise RunError(
+            f"{path}: missing, so this folder holds no weights yet: use another copy, or wait for the run"
+        )
+    path = inside(home, path.name)
+    for _ in range(3):  # a run that trains may replace the file between the two readings
+        digest, _ = hash_file(path)
+        try:
+            return *read_hashed(path, digest), digest
+        except ModelFileError:
+            if hash_file(path)[0] == digest:
+                raise
+    raise RunError(f"{path}: is being replaced again and again: try again when nothing writes to it")
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """A sha256 of named tensors: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(repr((name, str(t.dtype), tuple(t.shape))).encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _agreed(card: Card, metadata: Mapping[str, str], path: Path) -> Card:
+    """The card with the history that the weights tell. Raises RunError if they are another model's."""
+    if _CORE not in metadata:
+        log.info(
+            "%s: weights without our mark; their names and shapes are checked, their meaning is the card's",
+            path,
+        )
+        return card
+    if metadata[_CORE] != card.core():
+        raise RunError(
+            f"{path}: these weights were trained with other settings than {CARD} says (schedule, prediction, network "
+            "or image): restore the file that was there"
+        )
+    try:
+        history = json.loads(metadata.get(_HISTORY, "{}"))
+        return card.but(
+            training=TrainingSettings.model_validate(history["training"]),
+            weights=WeightsSettings.model_validate(history["weights"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):  # pydantic's errors are ValueErrors
+        raise RunError(f"{path}: damaged at what it says of its training: use another copy") from None
+
+
+def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
+    """The card's model with these weights. Nothing is allocated before names and shapes agree."""
+    network = empty(card)
+    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    wanted = {name: t.shape for name, t in network.state_dict().items()}
+    odd = sorted(wanted.keys() ^ tensors.keys())
+    if odd:
+        verb = "lacks" if odd[0] in wanted else "has a foreign"
+        raise RunError(
+            f"{path}: {verb} tensor {odd[0]!r} for the network of its card ({len(odd)} differ): use another copy"
+        )
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise RunError(
+                f"{path}: tensor {name!r} is {tuple(tensors[name].shape)} where the card's network has {tuple(shape)}: "
+                "use another copy"
+            )
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise RunError(
+                f"{path}: tensor {name!r} holds NaN or infinity: the training failed, use an earlier copy"
+            )
+    network = network.to_empty(device="cpu")
+    network.load_state_dict(dict(tensors))
+    return assemble(card, network.eval().requires_grad_(False))
+
+
+def _modern(name: str) -> str:
+    """Today's name of a tensor in a folder that diffusers wrote before 2023."""
+    for old, new in _OLD_NAMES.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _rebuilt(folder: Path, home: Path, card: Card, width: str) -> Stored:
+    """The average of this relative width, from the snapshots that training kept."""
+    from sfumato.training.snapshots import (
+        rebuild,
+    )  # training saves by this module, so it cannot be imported above
+
+    try:
+        relative = float(width)
+    except ValueError:
+        raise SettingsError(f"weights 'ema:{width[:40]}': give a number, as in ema:0.05") from None
+    tensors = {name.removeprefix("network."): t for name, t in rebuild(folder, relative).items()}
+    return Stored(card, _filled(card, tensors, folder), tensors_hash(tensors))
+
+
+def _derived(folder: Path) -> tuple[Card, Path]:
+    """The card of a folder that diffusers wrote: a UNet2DModel with a DDPM or DDIM scheduler.
+
+    Old folders keep all files in one place. Raises RunError naming what cannot be expressed.
+    """
+    home = folder / "unet" if (folder / "unet" / "config.json").exists() else folder
+    try:
+        values = _settings(home, "config.json")
+        place = "scheduler_config.json" if home == folder else SCHEDULER
+        said = _settings(folder, place) if (folder / place).exists() else {"_class_name": "DDPMScheduler"}
+        config = config_from_diffusers(values)
+        if isinstance(config, DiTConfig) or config.middle == "cross" or config.image_size is None:
+            raise RunError(
+                f"{folder}: of diffusers' folders only UNet2DModel on pixels is opened, with its sample_size"
+            )
+        table, clip = table_from_diffusers(said), clip_from_diffusers(said)
+        if clip not in (None, 1.0):
+            raise RunError(f"{folder}: scheduler_config.json: clip_sample_range = {clip} is not supported")
+        height, width = config.image_size
+        names = None if config.classes is None else tuple(str(i) for i in range(config.classes))
+        card = Card.of(
+            network=config,
+            schedule=table,
+            prediction=prediction_from_diffusers(said),
+            label=Steps(table.steps),
+            learned_variance=said.get("variance_type") == "learned_range",
+            image=ImageSettings(channels=config.in_channels, height=height, width=width),
+            classes=names,
+            clip=clip is not None,
+        )
+    except SettingsError as error:
+        raise RunError(f"{folder}: {error}") from None
+    return card, home
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    path = inside(folder, name)
+    if not path.exists():
+        raise RunError(f"{path}: missing, so this is no folder of diffusers: use another copy")
+    value = read_json(path, allow_infinity=True)
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: no table of settings: use another copy")
+    return value
