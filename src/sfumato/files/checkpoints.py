@@ -147,14 +147,14 @@ class Checkpoints:
             for checkpoint in self.all():
                 if checkpoint.path.name not in kept:
                     self._remove(checkpoint.path)
-        except (OSError, SfumatoError) as error:
-            words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            _log.warning("older checkpoints were left in place (%s); step %d is saved", words, new.step)
+        except SfumatoError as error:
+            _log.warning("older checkpoints were left in place (%s); step %d is saved", error, new.step)
 
     def _remove(self, path: Path) -> None:
-        gone = temporary_name(path)
-        os.rename(path, gone)  # a half-deleted folder must not have a checkpoint's name
-        shutil.rmtree(gone)
+        with told("deleting", path):
+            gone = temporary_name(path)
+            os.rename(path, gone)  # a half-deleted folder must not have a checkpoint's name
+            shutil.rmtree(gone)
 
     def latest(self) -> Checkpoint | None:
         """The newest valid checkpoint by step, None if there has never been one.
@@ -228,7 +228,6 @@ class Checkpoints:
         Without it `latest` would return to the future that was left.
         """
         later = [c for c in self.all() if c.step > step]
-        with told("deleting", self.folder):
-            for checkpoint in reversed(later):
-                self._remove(checkpoint.path)
+        for checkpoint in reversed(later):
+            self._remove(checkpoint.path)
         return [c.step for c in later]
