@@ -1,0 +1,174 @@
+"""Everything that decides the numbers of a run, in one frozen object; what only decides its comfort in
+another."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from sfumato.errors import SettingsError
+from sfumato.training.levels import LogitNormal, LogNormalSigma, Stratified, Uniform, Where
+from sfumato.training.objectives import (
+    CLEAN_LOSS,
+    FLOW_LOSS,
+    SIMPLE,
+    V_LOSS,
+    Denoising,
+    Edm,
+    MinSnr,
+    Objective,
+)
+from sfumato.training.pace import Budget, Pace
+
+WEIGHTS = ("simple", "x0", "v", "flow", "min-snr", "edm")
+LEVELS = ("stratified", "uniform", "logit-normal", "log-normal-sigma")
+OPTIMISERS = ("adamw", "sgld")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained. Two runs with equal settings, data and model have equal losses, bit for bit on
+    one CPU with budgets in steps or images. Raises SettingsError with one sentence for values that cannot be.
+
+    batch: pictures in one step, over all processes and accumulated parts; accumulate: parts that are computed
+    one after the other. drop: how often a class is hidden, for guidance. clip: largest norm of the gradient,
+    0 for none. averages: how many snapshots of two power averages are kept over the run, 0 for none.
+    validate: steps between two looks at the held-out pictures, 0 for never. patience: looks without a new
+    best before the run stops early, 0 for never. tolerance: bad (not finite) steps in a row before the run
+    rolls back.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    images: int | None = None
+    minutes: float | int | None = None
+    batch: int = 64
+    accumulate: int = 1
+    optimiser: str = "adamw"
+    lr: float = 4e-4
+    warmup: int = 100
+    floor: float | int = 0.01
+    weight_decay: float | int = 0.01
+    temperature: float | int = 1e-7
+    clip: float | int = 1.0
+    ema: float | int = 0.9999
+    averages: int = 8
+    drop: float | int = 0.1
+    weight: str = "simple"
+    gamma: float | int = 5.0
+    data_std: float | int = 0.5
+    levels: str = "stratified"
+    precision: str = "fp32"
+    validate: int = 0
+    patience: int = 0
+    tolerance: int = 5
+
+    def __post_init__(self) -> None:
+        _one_of("--weight", self.weight, WEIGHTS)
+        _one_of("--levels", self.levels, LEVELS)
+        _one_of("--optimiser", self.optimiser, OPTIMISERS)
+        _one_of("--precision", self.precision, PRECISIONS)
+        for name in ("batch", "accumulate", "tolerance"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "patience"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise SettingsError(
+                    f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}"
+                )
+        if not 0 <= self.drop < 1:
+            raise SettingsError(f"--drop must be in [0, 1), not {self.drop}")
+        if not 0 <= self.ema < 1:
+            raise SettingsError(f"--ema must be in [0, 1), not {self.ema}")
+        if self.accumulate > self.batch:
+            raise SettingsError(f"a batch of {self.batch} cannot be computed in {self.accumulate} parts")
+        if self.patience and not self.validate:
+            raise SettingsError(
+                "--patience needs --validate, the steps between two looks at held-out pictures"
+            )
+        _ = self.budget, self.pace
+
+    @property
+    def budget(self) -> Budget:
+        minutes = None if self.minutes is None else float(self.minutes)
+        return Budget(self.steps, self.images, minutes)
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(self.lr, self.warmup, float(self.floor))
+
+    @property
+    def objective(self) -> Objective:
+        """The loss that `weight` names."""
+        plain = {"simple": SIMPLE, "x0": CLEAN_LOSS, "v": V_LOSS, "flow": FLOW_LOSS}
+        if self.weight == "min-snr":
+            return Denoising(MinSnr(float(self.gamma)))
+        return Denoising(Edm(float(self.data_std)) if self.weight == "edm" else plain[self.weight])
+
+    @property
+    def where(self) -> Where:
+        """The distribution of training levels that `levels` names."""
+        named: dict[str, Where] = {
+            "uniform": Uniform(),
+            "stratified": Stratified(),
+            "logit-normal": LogitNormal(),
+            "log-normal-sigma": LogNormalSigma(),
+        }
+        return named[self.levels]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, object]) -> TrainSettings:
+        """The inverse of `to_json`. Raises SettingsError for names that are not settings, and for wrong
+        kinds."""
+        known = {f.name: f.type for f in fields(TrainSettings)}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise SettingsError(f"training has no setting {name!r}{hint}")
+            if not _fits(value, str(known[name])):
+                raise SettingsError(f"the setting {name!r} takes {known[name]}, not {value!r}")
+        return TrainSettings(**values)  # pyright: ignore[reportArgumentType]
+
+    def differences(self, other: TrainSettings) -> list[str]:
+        """What differs, for people: "batch (64, now 32)"."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [f"{name} ({mine[name]}, now {theirs[name]})" for name in mine if mine[name] != theirs[name]]
+
+
+def _fits(value: object, kind: str) -> bool:
+    kinds: dict[str, type] = {"int": int, "float": float, "str": str, "None": type(None)}
+    allowed = tuple(kinds[k.strip()] for k in kind.split("|"))
+    return isinstance(value, allowed) and not isinstance(value, bool)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What does not change a number: where it runs, how often it saves, how many threads read ahead.
+
+    save_every: steps between checkpoints; None saves every `save_minutes`, and seldom enough to stay below 3
+    % of the time.
+    """
+
+    device: str = "auto"
+    workers: int = 1
+    save_every: int | None = None
+    save_minutes: float = 3.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.keep < 1 or (self.save_every is not None and self.save_every < 1):
+            raise SettingsError("--workers must not be negative, --keep and --save-every at least 1")
+        if not self.save_minutes > 0:
+            raise SettingsError(f"--save-minutes must be above 0, not {self.save_minutes}")

@@ -1,0 +1,342 @@
+"""Training: a generator of steps. Progress, logs, previews and cancelling are the caller's loop."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.data.dataset import Batch
+from sfumato.errors import SettingsError
+from sfumato.model import Model
+from sfumato.training import optimisers
+from sfumato.training.average import Ema, FlatWeights
+from sfumato.training.crew import ALONE, Crew
+from sfumato.training.device import choose_device
+from sfumato.training.errors import TrainingError
+from sfumato.training.lesson import Lesson
+from sfumato.training.levels import Where, ends
+from sfumato.training.objectives import Objective
+from sfumato.training.settings import Habits, TrainSettings
+from sfumato.training.state import Counters, State
+from sfumato.training.validation import HeldOut, Validation
+from sfumato.training.vault import Memory, Vault
+
+_MEMORY_EVERY = 100
+_SAVE_SHARE = 0.03
+_RECOVERED = 100
+"""Good steps after a roll-back until another one is allowed."""
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Samples by their position in an endless stream (`data.Batches`)."""
+
+    def each(
+        self, chunks: Iterable[Sequence[int]], *, workers: int = 0, ahead: int = 4
+    ) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One step: what it cost and what it did.
+
+    step: updates made so far; images: samples used so far. loss: mean over the batch; grad_norm: before
+    clipping. share: part of the budget used, 0 .. 1. skipped: nothing was learned, the numbers were not
+    finite. last: the run is over and saved. notices: sentences for people.
+    """
+
+    step: int
+    images: int
+    loss: float
+    grad_norm: float
+    lr: float
+    seconds: float
+    share: float
+    skipped: bool = False
+    saved: bool = False
+    last: bool = False
+    images_per_second: float = 0.0
+    validation: Validation | None = None
+    notices: tuple[str, ...] = ()
+
+
+class Training:
+    """A run that is going on: its model, its state and where it is kept. Iterate over `steps()`.
+
+    The gradient of a step is a sum over the samples of its batch divided by the batch's size, whatever the
+    number of parts and processes. `null` is the class that stands for "not told". `held` is looked at with
+    the averaged weights. `stop` is asked between steps and between the parts of one: when it says True, the
+    state of the last whole step is saved and the run ends. A `vault` that has a state brings it back: the run
+    goes on from there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stream: Stream,
+        settings: TrainSettings,
+        *,
+        null: int | None = None,
+        held: HeldOut | None = None,
+        vault: Vault | None = None,
+        habits: Habits = Habits(),  # noqa: B008 (frozen)
+        crew: Crew = ALONE,
+        stop: Callable[[], bool] = lambda: False,
+        objective: Objective | None = None,
+        where: Where | None = None,
+    ) -> None:
+        if settings.batch < crew.size:
+            raise SettingsError(
+                f"a batch of {settings.batch} has no picture for each of {crew.size} processes"
+            )
+        device = choose_device(habits.device, crew.local_rank)
+        self.model = model.to(device).train()
+        self.stream, self.settings, self.habits, self.crew = stream, settings, habits, crew
+        self.held, self.stop, self.vault = held, stop, vault or Memory()
+        self.lesson = Lesson(
+            self.model,
+            objective or settings.objective,
+            where or settings.where,
+            settings.seed,
+            float(settings.drop),
+            null,
+            settings.precision,
+            device,
+        )
+        self.lesson.objective.check(model.prediction, ends(model.schedule))
+        weights = FlatWeights(self.model)
+        optimiser = optimisers.chosen(settings, weights.parameters.values())
+        self.state = State(self.model, optimiser, weights, Ema(float(settings.ema)))
+        self.resumed = self.vault.restore(self.state)
+        crew.check_equal(weights.vector)
+        self.stopped = False
+        self._earlier, self._began = self.counters.seconds, time.monotonic()
+        self._saved_at, self._save_cost = self._began, 0.0
+
+    @property
+    def counters(self) -> Counters:
+        return self.state.counters
+
+    @property
+    def share(self) -> float:
+        """The part of the budget that is used up, 0 .. 1."""
+        c = self.counters
+        return self.settings.budget.share(c.step, c.position, c.seconds)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model has its averaged weights: for samples and for looking at held-out
+        pictures."""
+        return self.state.weights.swapped(self.state.average)
+
+    def steps(self) -> Iterator[TrainStep]:
+        """Trains until the budget is used up, `stop` says so or the held-out loss has run out of patience.
+
+        Raises TrainingError when losses stay infinite after a roll-back, and whatever the data raises.
+        """
+        if not self.resumed:
+            self.vault.save(self.state)
+        rates = deque([(time.monotonic(), self.counters.position)], maxlen=20)
+        size, first = self.settings.batch, self.counters.position
+        cuts = _cuts(len(self.crew.share(range(size))), self.settings.accumulate)
+        shares = (self.crew.share(range(at, at + size)) for at in count(first, size))
+        parts = (share[a:b] for share in shares for a, b in cuts)
+        with closing(_closable(self.stream.each(parts, workers=self.habits.workers))) as batches:
+            while not self._over():
+                step = self._step(batches, len(cuts))
+                if step is None:
+                    break
+                rates.append((time.monotonic(), step.images))
+                passed = max(rates[-1][0] - rates[0][0], 1e-9)
+                yield replace(step, images_per_second=(rates[-1][1] - rates[0][1]) / passed)
+                if step.last:
+                    return
+        self.save()
+
+    def save(self) -> None:
+        """Keeps the state of the last whole step."""
+        began = time.monotonic()
+        self.vault.save(self.state)
+        self._saved_at = time.monotonic()
+        self._save_cost = self._saved_at - began
+
+    def _over(self) -> bool:
+        patience = self.settings.patience
+        tired = patience > 0 and self.counters.trend.since >= patience
+        self.stopped = self.stopped or (self.crew.size == 1 and self.stop())
+        return self.stopped or tired or self.share >= 1
+
+    def _step(self, batches: Iterator[Batch], parts: int) -> TrainStep | None:
+        """One step, None if `stop` came between its parts."""
+        began, c = time.monotonic(), self.counters
+        lr = self.settings.pace.rate(c.step, self.share)
+        gradient = self._gradient(batches, parts)
+        if gradient is None:
+            return None
+        loss, names = gradient
+        grads = [p.grad for p in self.state.weights.parameters.values() if p.grad is not None]
+        loss, c.seconds = self._agree(grads, loss)
+        norm = float(nn.utils.get_total_norm(grads))
+        c.position += self.settings.batch
+        fine = _finite(loss) and _finite(norm)
+        notices = self._learn(grads, norm, lr) if fine else self._pass_over(names)
+        self.state.optimiser.zero_grad(set_to_none=True)
+        c = self.counters
+        step = TrainStep(c.step, c.position, loss, norm, lr, time.monotonic() - began, self.share, not fine)
+        return self._aftermath(replace(step, notices=notices))
+
+    def _gradient(self, batches: Iterator[Batch], parts: int) -> tuple[Tensor, tuple[str, ...]] | None:
+        """Adds up the gradients of this process's share; its loss, float64, and the names of its pictures."""
+        total = torch.zeros((), dtype=torch.float64, device=self.lesson.device)
+        names: tuple[str, ...] = ()
+        for part in range(parts):
+            if part and self.crew.size == 1 and self.stop():
+                self.stopped = True
+                self.state.optimiser.zero_grad(set_to_none=True)
+                return None
+            batch = next(batches)
+            losses = self.lesson.losses(batch.images, batch.classes, batch.positions)
+            loss = losses.sum() / self.settings.batch
+            loss.backward()
+            total += loss.detach().double()
+            names += batch.names
+        return total, names
+
+    def _agree(self, grads: Sequence[Tensor], loss: Tensor) -> tuple[float, float]:
+        """Sums gradients and losses over the crew; the loss and the leader's clock, so that all go by one
+        clock."""
+        seconds = self._earlier + time.monotonic() - self._began
+        if self.crew.size == 1:
+            return float(loss), seconds
+        self.crew.sum(grads)
+        told = torch.tensor([float(loss), seconds if self.crew.leads else 0.0, float(self.stop())])
+        told = told.double().to(self.lesson.device)
+        self.crew.sum([told])
+        self.stopped = self.stopped or float(told[2]) > 0
+        return float(told[0]), float(told[1])
+
+    def _learn(self, grads: list[Tensor], norm: float, lr: float) -> tuple[str, ...]:
+        clip = float(self.settings.clip)
+        if clip and norm > clip:
+            torch._foreach_mul_(grads, clip / norm)  # pyright: ignore[reportPrivateUsage]
+        optimisers.set_rate(self.state.optimiser, lr)
+        self.state.optimiser.step()
+        self.counters.step += 1
+        self.counters.in_a_row = 0
+        self.state.follow()
+        return ()
+
+    def _pass_over(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Leaves a step out whose numbers are not finite; after several in a row, goes back to the last good
+        state.
+
+        The stream goes on: the same samples are not asked again.
+        """
+        c = self.counters
+        c.skipped += 1
+        c.in_a_row += 1
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        notice = f"step {c.step + 1} was left out, its loss or gradient is not finite; its pictures: {listed}"
+        if c.in_a_row < self.settings.tolerance:
+            return (notice,)
+        if c.rolled_to >= 0 and c.step < c.rolled_to + _RECOVERED:
+            raise TrainingError(
+                f"the loss is not finite for {c.in_a_row} steps in a row, again after a return to step "
+                f"{c.rolled_to}: lower --lr, use --precision fp32, or look at these pictures: {listed}"
+            )
+        position, skipped, seconds = c.position, c.skipped, c.seconds
+        self.vault.restore(self.state)
+        c = self.counters
+        c.position, c.skipped, c.seconds, c.in_a_row, c.rolled_to = position, skipped, seconds, 0, c.step
+        return (notice, f"{self.settings.tolerance} such steps in a row: back to the state of step {c.step}")
+
+    def _aftermath(self, step: TrainStep) -> TrainStep:
+        """Looks at held-out pictures, keeps averages and saves, where it is time for it."""
+        c, every = self.counters, self.settings.validate
+        look: Validation | None = None
+        notices = step.notices
+        if self.held is not None and every and not step.skipped:
+            if c.step % every == 0 or (self.share >= 1 and not self.stopped):
+                look, notices = self._look(notices)
+        kept = int(self.share * self.settings.averages + 1e-9)
+        if kept > c.snapshots and not step.skipped:
+            c.snapshots = kept
+            self.vault.keep_averages(self.state)
+        best = look is not None and c.trend.since == 0
+        last = self._over()
+        saved = last or best or self._time_to_save(step)
+        if saved:
+            self.save()
+            if best:
+                self.vault.mark_best(c.step)
+        return replace(step, validation=look, notices=notices, saved=saved, last=last)
+
+    def _look(self, notices: tuple[str, ...]) -> tuple[Validation, tuple[str, ...]]:
+        c = self.counters
+        if self.held is None:
+            raise SettingsError("there are no held-out pictures to look at")
+        with self.averaged():
+            look = self.held.look(self.lesson, self.settings.batch)
+        was_rising = c.trend.told
+        c.trend.see(c.step, look.loss)
+        if c.trend.told and not was_rising:
+            notices = (*notices, f"held-out loss has risen since step {c.trend.best_step}: overfitting")
+        if self.settings.patience and c.trend.since >= self.settings.patience:
+            notices = (*notices, f"no better held-out loss since step {c.trend.best_step}: stopping early")
+        return look, notices
+
+    def _time_to_save(self, step: TrainStep) -> bool:
+        if step.skipped:
+            return False
+        if isinstance(self.vault, Memory):
+            return step.step % _MEMORY_EVERY == 0
+        if self.habits.save_every is not None:
+            return step.step % self.habits.save_every == 0
+        passed = time.monotonic() - self._saved_at
+        return passed > max(60 * self.habits.save_minutes, self._save_cost / _SAVE_SHARE)
+
+
+def fit(
+    model: Model,
+    stream: Stream,
+    settings: TrainSettings,
+    *,
+    null: int | None = None,
+    held: HeldOut | None = None,
+    vault: Vault | None = None,
+    habits: Habits = Habits(),  # noqa: B008 (frozen)
+    crew: Crew = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[TrainStep]:
+    """Trains `model` in place: `for step in fit(model, batches, TrainSettings(steps=1000)):
+    print(step.loss)`.
+
+    As `Training(...).steps()`, after which the model has its averaged weights. With a `vault` on disk an
+    interrupted run goes on where it was.
+    """
+    training = Training(
+        model, stream, settings, null=null, held=held, vault=vault, habits=habits, crew=crew, stop=stop
+    )
+    yield from training.steps()
+    training.state.weights.vector.copy_(training.state.average)
+    model.eval()
+
+
+def _cuts(size: int, parts: int) -> list[tuple[int, int]]:
+    parts = min(parts, size)
+    return [(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
+
+
+def _closable(batches: Iterator[Batch]) -> Iterator[Batch]:
+    yield from batches
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
