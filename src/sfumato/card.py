@@ -1,7 +1,7 @@
 """The card of a model: the content of `sfumato.json`, everything that the weights alone do not say.
 
-A card is a frozen value. Reading one refuses unknown names, numbers out of bounds and kinds that are not known, with
-one sentence and before anything is allocated.
+A card is a frozen value. Reading one refuses unknown names, numbers out of bounds and kinds that are not
+known, with one sentence and before anything is allocated.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class DiTSettings(Part):
 
 
 class ImageSettings(Part):
-    """What the pictures are: the model's numbers from `low` to `high` are a picture's darkest to its brightest."""
+    """What the pictures are: the model's numbers from `low` to `high` are a picture's darkest to its
+    brightest."""
 
     channels: Annotated[int, Field(ge=1, le=4096)]
     height: Annotated[int, Field(ge=1, le=65536)]
@@ -155,10 +156,10 @@ class Card(Part):
         learned_variance: bool = False,
         classes: tuple[str, ...] | None = None,
         clip: bool = False,
-        sampler: SamplerSettings = SamplerSettings(),
-        weights: WeightsSettings = WeightsSettings(),
-        data: DataSettings = DataSettings(),
-        training: TrainingSettings = TrainingSettings(),
+        sampler: SamplerSettings = SamplerSettings(),  # noqa: B008 (frozen)
+        weights: WeightsSettings = WeightsSettings(),  # noqa: B008 (frozen)
+        data: DataSettings = DataSettings(),  # noqa: B008 (frozen)
+        training: TrainingSettings = TrainingSettings(),  # noqa: B008 (frozen)
         note: str | None = None,
     ) -> Card:
         """The card of a model made of these objects. Raises SettingsError where they do not fit together."""
@@ -207,7 +208,8 @@ class Card(Part):
         wanted = self.image.channels * (2 if self.learned_variance else 1)
         if config.in_channels != self.image.channels or config.out_channels != wanted:
             raise ValueError(
-                f"a network from {config.in_channels} to {config.out_channels} channels does not fit images of "
+                f"a network from {config.in_channels} to {config.out_channels} channels does not fit "
+                f"images of "
                 f"{self.image.channels}" + (" with learned variance" if self.learned_variance else "")
             )
         if (config.classes or 0) != len(self.classes or ()):
@@ -227,7 +229,8 @@ class Card(Part):
         return config.classes is not None and (isinstance(config, DiTConfig) or config.null_class)
 
     def core(self) -> str:
-        """A hash of what the weights mean: network, schedule, prediction, label, scale and image. Weights carry it."""
+        """A hash of what the weights mean: network, schedule, prediction, label, scale and image. Weights
+        carry it."""
         names = ("network", "schedule_hash", "prediction", "label", "data_std", "learned_variance", "image")
         said = self.model_dump(mode="json", include=set(names))
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -277,7 +280,8 @@ def parse_card(value: object, where: Path | str) -> Card:
 
 
 def read_card(path: Path) -> Card:
-    """The card in a `sfumato.json`. Raises RunError: missing, damaged, of another version, or contradicting itself."""
+    """The card in a `sfumato.json`. Raises RunError: missing, damaged, of another version, or contradicting
+    itself."""
     try:
         card = parse_card(read_json(path), path)
     except ModelFileError as error:
@@ -295,7 +299,8 @@ def check_schedule(card: Card, where: Path | str) -> Schedule:
         raise RunError(f"{where}: schedule: {error}") from None
     if found != card.schedule_hash:
         raise RunError(
-            f"{where}: its schedule ({card.schedule.kind}) does not give the levels that the model was trained on "
+            f"{where}: its schedule ({card.schedule.kind}) does not give the levels that the model was "
+            f"trained on "
             f"(hash {found[:10]}, trained on {card.schedule_hash[:10]}): restore the schedule that was there"
         )
     return schedule
@@ -328,7 +333,8 @@ def empty(card: Card) -> nn.Module:
 def state_of(model: Model, named: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """The network's tensors under their own names; those of `named` (say an average) in place of the model's.
 
-    Names may start with "network.", as a model's own do. Raises SettingsError for a name or shape of another network.
+    Names may start with "network.", as a model's own do. Raises SettingsError for a name or shape of another
+    network.
     """
     state: dict[str, torch.Tensor] = dict(model.network.state_dict())
     for name, value in (named or {}).items():

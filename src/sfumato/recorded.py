@@ -1,7 +1,7 @@
 """Schedules, predictions and labels as plain values: what a model's card says of them, and back.
 
-Each kind is closed: a tag and bounded numbers, checked before anything is made from them. No name in a file is ever
-looked up as a class.
+Each kind is closed: a tag and bounded numbers, checked before anything is made from them. No name in a file
+is ever looked up as a class.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ Ratios = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_le
 
 
 class TableNodes(Part):
-    """The user's own table, node by node: alpha is the root of alpha-bar; sigma is kept too, so nothing rounds."""
+    """The user's own table, node by node: alpha is the root of alpha-bar; sigma is kept too, so nothing
+    rounds."""
 
     kind: Literal["table"] = "table"
     alpha: Ratios
@@ -363,15 +364,16 @@ def describe_label(label: Label) -> AnyLabel:
             return LogSigma()
         case _:
             raise SettingsError(
-                f"a model with a label of the class {type(label).__name__} cannot be saved: use Steps or LogSigma"
+                f"a model with a label of the class {type(label).__name__} cannot be saved: use Steps or "
+                f"LogSigma"
             )
 
 
 def schedule_hash(schedule: Schedule) -> str:
     """A hash of the levels themselves, whatever made them: 64 hexadecimal digits.
 
-    Angle and log-norm of every node of a table, or of 1001 times of a curve, rounded to 1e-8 so that the last bit
-    of another machine's sine does not matter.
+    Angle and log-norm of every node of a table, or of 1001 times of a curve, rounded to 1e-8 so that the last
+    bit of another machine's sine does not matter.
     """
     if isinstance(schedule, schedules.Table):
         level = schedule.nodes()

@@ -1,17 +1,18 @@
-"""The folder is the model: a run folder written and read, crash-safe, and a diffusers folder wherever it can be one.
+"""The folder is the model: a run folder written and read, crash-safe, and a diffusers folder wherever it can
+be one.
 
     RUN/sfumato.json                                    the card (see `card.py`)
     RUN/unet/ or RUN/transformer/
         config.json                                     the network, as diffusers says it where it can
         diffusion_pytorch_model.safetensors             the weights to sample with
-        diffusion_pytorch_model.non_ema.safetensors     those that training left, where they were kept beside an average
-    RUN/scheduler/scheduler_config.json                 the process, where diffusers can say it
+        diffusion_pytorch_model.non_ema.safetensors     those that training left, where they were kept beside
+        an average RUN/scheduler/scheduler_config.json                 the process, where diffusers can say it
     RUN/model_index.json                                only where DDPMPipeline can open all of it
 
-Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new model
-is there. What a reader needs to be sure of is in the weights' own metadata: a hash of what they mean (`Card.core`)
-and how long they were trained. The rest of the card does not change while a run trains, and `save` refuses a folder
-that holds another model; so a reader always sees the old model or the new one, whole.
+Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new
+model is there. What a reader needs to be sure of is in the weights' own metadata: a hash of what they mean
+(`Card.core`) and how long they were trained. The rest of the card does not change while a run trains, and
+`save` refuses a folder that holds another model; so a reader always sees the old model or the new one, whole.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from sfumato.card import (
     state_of,
 )
 from sfumato.errors import ModelFileError, RunError, SettingsError
-from sfumato.files import inside, read_json, read_sharded, write_json, write_tensors
+from sfumato.files import Checkpoints, inside, read_json, read_sharded, write_json, write_tensors
 from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed
 from sfumato.interop.diffusers import VERSION, config_from_diffusers, config_to_diffusers, why_not_diffusers
@@ -77,11 +78,17 @@ def why_no_pipeline(card: Card) -> str | None:
     if reason is not None:
         return reason
     if isinstance(config, DiTConfig):
-        return "diffusers' pipeline for DiTTransformer2DModel needs an autoencoder, and this model works on pixels."
+        return (
+            "diffusers' pipeline for DiTTransformer2DModel needs an autoencoder, and this model works "
+            "on pixels."
+        )
     if config.middle == "cross":
         return "diffusers' pipelines for UNet2DConditionModel need a text encoder."
     if card.classes is not None:
-        return "diffusers has no pipeline for classes: open it with UNet2DModel.from_pretrained(RUN, subfolder='unet')."
+        return (
+            "diffusers has no pipeline for classes: open it with UNet2DModel.from_pretrained(RUN, "
+            "subfolder='unet')."
+        )
     if _scheduler(card) is None:
         return (
             "diffusers' DDPMScheduler cannot express the schedule, the prediction or the range of the images."
@@ -90,7 +97,8 @@ def why_no_pipeline(card: Card) -> str | None:
 
 
 def _scheduler(card: Card) -> dict[str, Any] | None:
-    """The scheduler's settings, if the network is asked as diffusers asks it: x as it is, by the step's number."""
+    """The scheduler's settings, if the network is asked as diffusers asks it: x as it is, by the step's
+    number."""
     schedule = make_schedule(card.schedule)
     image = card.image
     told = isinstance(schedule, Table) and card.label == StepsSettings(steps=schedule.steps)
@@ -112,9 +120,10 @@ def save(
 ) -> Card:
     """Writes the model into a run folder, so that a crash at any instant leaves the old model or the new one.
 
-    `average` (names of the model's or of its network's parameters) are the weights to sample with; without it they
-    are the model's own. `keep_raw` keeps the model's own beside an average. Gives the card as it was written. Raises
-    RunError if the folder holds another model or the disk refuses, SettingsError for weights of another network.
+    `average` (names of the model's or of its network's parameters) are the weights to sample with; without it
+    they are the model's own. `keep_raw` keeps the model's own beside an average. Gives the card as it was
+    written. Raises RunError if the folder holds another model or the disk refuses, SettingsError for weights
+    of another network.
     """
     reason = why_no_pipeline(card)
     card = card.but(diffusers=reason)
@@ -159,9 +168,9 @@ class Stored:
 def open_folder(folder: Path, weights: str = "ema") -> Stored:
     """The model in a run folder, or in a folder that diffusers wrote, on the CPU and ready to sample.
 
-    `weights`: "ema" for those meant to sample with, "raw" for those that training left, "ema:0.05" for the average of
-    this relative width, rebuilt from the run's snapshots (Karras et al. 2024). Raises RunError (no run folder, of
-    another version, damaged) or ModelFileError (a file that is not what it should be).
+    `weights`: "ema" for those meant to sample with, "raw" for those that training left, "ema:0.05" for the
+    average of this relative width, rebuilt from the run's snapshots (Karras et al. 2024). Raises RunError (no
+    run folder, of another version, damaged) or ModelFileError (a file that is not what it should be).
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder: give the folder of a run")
@@ -174,19 +183,20 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
         card, home = _derived(folder)
     else:
         raise RunError(
-            f"{folder}: no model here (there is no {CARD}): give the folder of a run, or wait for its first save"
+            f"{folder}: no model here (there is no {CARD}): give the folder of a run, or wait for its "
+            f"first save"
         )
     match weights.split(":"):
         case ["ema"]:
             path = home / WEIGHTS
+        case ["raw"] if card.weights.kind == "raw":
+            path = home / WEIGHTS
+        case ["raw"] if (home / RAW).exists():
+            path = home / RAW
         case ["raw"]:
-            path = home / (WEIGHTS if card.weights.kind == "raw" else RAW)
-            if not path.exists():
-                raise RunError(
-                    f"{folder}: its raw weights were not kept: leave --weights out to use the average"
-                )
+            return _together(folder, card.but(weights=WeightsSettings(kind="raw")), _from_checkpoint(folder))
         case ["ema", width]:
-            return _rebuilt(folder, home, card, width)
+            return _together(folder, card, _rebuilt(folder, width))
         case _:
             raise SettingsError(
                 f"weights {weights!r}: choose ema, raw, or ema:0.05 for an average of this width"
@@ -205,7 +215,8 @@ def _read_weights(home: Path, path: Path) -> tuple[dict[str, Tensor], dict[str, 
         pickled = sorted(p.name for p in home.glob("*.bin"))
         if pickled:
             raise RunError(
-                f"{home}: its weights are only there as a pickle ({pickled[0]}), which can run code and is never "
+                f"{home}: its weights are only there as a pickle ({pickled[0]}), which can run code and is "
+                f"never "
                 "opened here: convert them to safetensors with the program that wrote them"
             )
         raise RunError(
@@ -242,7 +253,8 @@ def _agreed(card: Card, metadata: Mapping[str, str], path: Path) -> Card:
         return card
     if metadata[_CORE] != card.core():
         raise RunError(
-            f"{path}: these weights were trained with other settings than {CARD} says (schedule, prediction, network "
+            f"{path}: these weights were trained with other settings than {CARD} says (schedule, "
+            f"prediction, network "
             "or image): restore the file that was there"
         )
     try:
@@ -264,12 +276,14 @@ def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
     if odd:
         verb = "lacks" if odd[0] in wanted else "has a foreign"
         raise RunError(
-            f"{path}: {verb} tensor {odd[0]!r} for the network of its card ({len(odd)} differ): use another copy"
+            f"{path}: {verb} tensor {odd[0]!r} for the network of its card ({len(odd)} differ): use "
+            f"another copy"
         )
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
             raise RunError(
-                f"{path}: tensor {name!r} is {tuple(tensors[name].shape)} where the card's network has {tuple(shape)}: "
+                f"{path}: tensor {name!r} is {tuple(tensors[name].shape)} where the card's network has "
+                f"{tuple(shape)}: "
                 "use another copy"
             )
         if not bool(torch.isfinite(tensors[name]).all()):
@@ -288,18 +302,32 @@ def _modern(name: str) -> str:
     return name
 
 
-def _rebuilt(folder: Path, home: Path, card: Card, width: str) -> Stored:
+def _together(folder: Path, card: Card, named: Mapping[str, Tensor]) -> Stored:
+    """A model of weights that are in no file of their own."""
+    tensors = {name.removeprefix("network."): tensor for name, tensor in named.items()}
+    return Stored(card, _filled(card, tensors, folder), tensors_hash(tensors))
+
+
+def _from_checkpoint(folder: Path) -> Mapping[str, Tensor]:
+    """The weights that training left in its newest checkpoint."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    latest = checkpoints.latest()
+    tensors = {} if latest is None else checkpoints.load(latest)[0]
+    if "weights" not in tensors:
+        raise RunError(f"{folder}: its raw weights were not kept: leave --weights out to use the average")
+    return tensors["weights"]
+
+
+def _rebuilt(folder: Path, width: str) -> Mapping[str, Tensor]:
     """The average of this relative width, from the snapshots that training kept."""
-    from sfumato.training.snapshots import (
-        rebuild,
-    )  # training saves by this module, so it cannot be imported above
+    from sfumato.training.average import reconstruct  # training writes runs with this module
+    from sfumato.training.vault import read_averages
 
     try:
         relative = float(width)
     except ValueError:
         raise SettingsError(f"weights 'ema:{width[:40]}': give a number, as in ema:0.05") from None
-    tensors = {name.removeprefix("network."): t for name, t in rebuild(folder, relative).items()}
-    return Stored(card, _filled(card, tensors, folder), tensors_hash(tensors))
+    return reconstruct(read_averages(folder), relative)
 
 
 def _derived(folder: Path) -> tuple[Card, Path]:

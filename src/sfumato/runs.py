@@ -3,7 +3,8 @@
     run = sfumato.load("runs/digits")
     pictures = run.sample(10, classes=list(range(10)))        # (10, 1, 28, 28) in [-1, 1]
 
-What a picture is made of is a `Recipe`: a value that goes into the picture's file, so that it can be made again.
+What a picture is made of is a `Recipe`: a value that goes into the picture's file, so that it can be made
+again.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
 from sfumato.sampling import Sampler, Step, draw, prior, sampler, walk
 from sfumato.solvers.moves import Move
+from sfumato.training.device import choose_device
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Recipe", "Run", "choose_device", "load", "save"]
+__all__ = ["Recipe", "Run", "load", "save"]
 
 MOST = 1_000_000
 """The most pictures of one recipe."""
@@ -65,21 +67,6 @@ class Recipe:
         """The recipe of some of the pictures."""
         classes = None if self.classes is None else tuple(self.classes[row] for row in rows)
         return replace(self, seeds=tuple(self.seeds[row] for row in rows), classes=classes)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of this name; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises SettingsError."""
-    mps = torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SettingsError(f"no device is called {name[:40]!r}: choose auto, cpu, cuda or mps") from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}.get(device.type, False)
-    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise SettingsError(f"device {name!r}: not on this machine, choose auto or cpu")
-    return device
 
 
 @dataclass(frozen=True)
@@ -116,17 +103,18 @@ class Run:
     ) -> Recipe:
         """What `sample` would do: what is not said is taken from the card. Raises SettingsError.
 
-        `classes`: one for all, or one for each picture (None: "no class"). Picture i has the seed `seed` + i, or
-        `seeds[i]`. `guidance` is classifier-free guidance's scale: 1 is the conditional model alone. `clip` keeps
-        every x0-estimate in the images' range.
+        `classes`: one for all, or one for each picture (None: "no class"). Picture i has the seed `seed` + i,
+        or `seeds[i]`. `guidance` is classifier-free guidance's scale: 1 is the conditional model alone.
+        `clip` keeps every x0-estimate in the images' range.
         """
-        many = isinstance(classes, Sequence) and not isinstance(classes, str)
-        count = _count(n, len(classes) if many else None, None if seeds is None else len(seeds))
+        each = None if classes is None or isinstance(classes, int | str) else list(classes)
+        one = classes if classes is None or isinstance(classes, int | str) else None
+        count = _count(n, None if each is None else len(each), None if seeds is None else len(seeds))
         own = self.card.sampler
         name = own.name if sampler is None else sampler
         recipe = Recipe(
             seeds=tuple(seeds) if seeds is not None else tuple(range(seed, seed + count)),
-            classes=self._classes(list(classes) if many else [classes] * count),
+            classes=self._classes([one] * count if each is None else each),
             sampler=name,
             steps=_at_least(1, steps if steps is not None else own.steps, "steps"),
             eta=None if eta is None else float(eta),
@@ -173,7 +161,8 @@ class Run:
             )
         if not self.card.null_class:
             raise SettingsError(
-                f'guidance {scale:g} needs a model that also knows "no class", and this one does not: leave it out'
+                f'guidance {scale:g} needs a model that also knows "no class", and this one does not: '
+                f"leave it out"
             )
         raise SettingsError(
             f"guidance {scale:g} needs a class for every picture: ask for classes, or leave it out"
@@ -199,9 +188,9 @@ class Run:
     def make(self, recipe: Recipe) -> Tensor:
         """The recipe's pictures, (n, channels, height, width), float32 on the CPU, in the images' range.
 
-        Each picture depends on its own seed and class alone: whatever the batch up to rounding (1e-5), and to the bit
-        with `one_by_one`. Raises SettingsError for a plan the model cannot follow, RunError for a picture that is
-        not finite.
+        Each picture depends on its own seed and class alone: whatever the batch up to rounding (1e-5), and to
+        the bit with `one_by_one`. Raises SettingsError for a plan the model cannot follow, RunError for a
+        picture that is not finite.
         """
         how, plan = recipe.how(), self.plan(recipe)
         denoise, image = self.denoiser(recipe), self.card.image
@@ -216,7 +205,8 @@ class Run:
         if not bool(whole.all()):
             seed = recipe.seeds[first + int((~whole).nonzero()[0])]
             raise RunError(
-                f"{self.path}: the picture of seed {seed} is not finite: use more steps, another sampler or less guidance"
+                f"{self.path}: the picture of seed {seed} is not finite: use more steps, another sampler "
+                f"or less guidance"
             )
         return x.clamp(self.card.image.low, self.card.image.high)
 

@@ -36,13 +36,14 @@ class Classes:
                 shown = [self.names[lower.index(name)] for name in near] or list(self.names[:8])
                 more = ", ..." if not near and len(self.names) > 8 else ""
                 raise SettingsError(
-                    f"no class is called {text[:60]!r}: {'did you mean' if near else 'there are'} {', '.join(shown)}{more}"
-                    + ("?" if near else "")
+                    f"no class is called {text[:60]!r}: {'did you mean' if near else 'there are'} "
+                    f"{', '.join(shown)}{more}" + ("?" if near else "")
                 )
             asked = int(text)
         if isinstance(asked, bool) or not 0 <= asked < len(self.names):
             raise SettingsError(
-                f"there is no class {asked}: the model's {len(self.names)} classes are 0 to {len(self.names) - 1}"
+                f"there is no class {asked}: the model's {len(self.names)} classes are 0 to "
+                f"{len(self.names) - 1}"
             )
         return asked
 

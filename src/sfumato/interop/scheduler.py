@@ -52,8 +52,8 @@ def scheduler_to_diffusers(
 ) -> dict[str, Any] | None:
     """What scheduler_config.json holds for a DDPMScheduler; None where it cannot express the process.
 
-    `clip` is the range of x0 that is kept while sampling, None for no clipping. Steps are spaced "trailing", as our
-    samplers space them.
+    `clip` is the range of x0 that is kept while sampling, None for no clipping. Steps are spaced "trailing",
+    as our samplers space them.
     """
     said = prediction_type(prediction)
     if not isinstance(schedule, Table) or said is None:
@@ -99,7 +99,8 @@ def _flag(values: Mapping[str, Any], key: str) -> bool:
 
 
 def table_from_diffusers(values: Mapping[str, Any]) -> Table:
-    """The table of a DDPMScheduler or DDIMScheduler. Raises SettingsError naming the key that cannot be honoured."""
+    """The table of a DDPMScheduler or DDIMScheduler. Raises SettingsError naming the key that cannot be
+    honoured."""
     name = values.get("_class_name")
     if name not in READ:
         raise SettingsError(
