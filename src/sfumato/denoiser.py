@@ -1,14 +1,14 @@
 """Denoisers: anything that looks at x and its level and says what it believes.
 
-This is all that solvers and guidance know of a model. Conditions are bound before sampling and never travel through a
-solver; guidance is a function from denoiser to denoiser.
+This is all that solvers and guidance know of a model. Conditions are bound before sampling and never travel
+through a solver; guidance is a function from denoiser to denoiser.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ Condition = Tensor | None
 """What a network is given beside x and its level: a tensor with one row per picture, or nothing."""
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Anything that looks at x and its level and says what it believes. Guidance is Denoiser -> Denoiser."""
 
@@ -35,6 +36,7 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
 class Conditional(Protocol):
     """A model that takes conditions by name."""
 
@@ -63,6 +65,7 @@ class Bound:
         self.model.check(level)
 
 
+@runtime_checkable
 class Belief(Protocol):
     """A known answer: E[x0 | x] at a level."""
 

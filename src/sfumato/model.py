@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from sfumato.predictions import Estimate, Prediction, Said
 from sfumato.schedules import Schedule
 
 
+@runtime_checkable
 class Label(Protocol):
     """The number by which a network is told its level."""
 

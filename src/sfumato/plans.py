@@ -7,7 +7,7 @@ data (1, 0), so that n solved moves ask the model n times. A plan is a list of m
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from sfumato.schedules import Schedule, Shifted, Table
 from sfumato.solvers.moves import Move
 
 
+@runtime_checkable
 class Grid(Protocol):
     def __call__(self, schedule: Schedule, n: int) -> Levels: ...
 
@@ -58,12 +59,9 @@ def uniform(schedule: Schedule, n: int) -> Levels:
     same.
     """
     least = _first_node(schedule)
-    last = (
-        n
-        if float(schedule.level(torch.zeros((), dtype=torch.float64)).sigma) == 0 and least == 0
-        else _checked(n) - 1
-    )
-    return _to_clean(schedule, torch.linspace(1, least, last + 1, dtype=torch.float64))
+    reaches_clean = least == 0 and float(schedule.level(torch.zeros((), dtype=torch.float64)).sigma) == 0
+    points = _checked(n) + 1 if reaches_clean else n
+    return _to_clean(schedule, torch.linspace(1, least, points, dtype=torch.float64))
 
 
 def trailing(schedule: Schedule, n: int) -> Levels:

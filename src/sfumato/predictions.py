@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from sfumato.level import Level, spread_on
 from sfumato.schedules import Table
 
 
+@runtime_checkable
 class Prediction(Protocol):
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """What the network should have said."""

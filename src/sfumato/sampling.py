@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
 
 
+@runtime_checkable
 class Solver(Protocol):
     """How to average what was seen. `prepare` works out every coefficient of a plan once; `step` uses one of
     them.
@@ -42,6 +43,7 @@ class Solver(Protocol):
     ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
 
 
+@runtime_checkable
 class After(Protocol):
     """A hook that may change x after a move, for example to put known pixels back."""
 

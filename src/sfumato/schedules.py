@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from sfumato.errors import SettingsError
 from sfumato.level import Level
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A curve of levels, t in [0, 1]."""
 

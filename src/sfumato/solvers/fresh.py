@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ class Split(NamedTuple):
     added: float | Callable[[Estimate], Tensor]
 
 
+@runtime_checkable
 class Fresh(Protocol):
     def __call__(self, here: Level, there: Level) -> Split: ...
 

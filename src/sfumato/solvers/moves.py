@@ -52,13 +52,12 @@ class Leg(NamedTuple):
 def carry(estimate: Estimate, there: Level) -> Tensor:
     """The one deterministic move, x' = alpha' x0 + sigma' eps (DDIM; Song et al. 2021, eq. 12).
 
-    A half that is multiplied by zero is not computed, so it may be one that the network cannot tell.
+    At a scalar level a half that is multiplied by zero is not computed, so it may be one that the network
+    cannot tell.
     """
+    if there.alpha.ndim == 0:
+        return carried(estimate, Point.of(there))
     alpha, sigma = there.on(estimate.x)
-    if bool((there.sigma == 0).all()):
-        return alpha * estimate.x0
-    if bool((there.alpha == 0).all()):
-        return sigma * estimate.eps
     return alpha * estimate.x0 + sigma * estimate.eps
 
 
