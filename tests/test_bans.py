@@ -1,4 +1,4 @@
-"""What src/ never does, read from its syntax trees (part E of the reliability plan); draws outside noise.py too."""
+"""What src/ never does, read from its syntax trees (part E of the reliability plan); draws included."""
 
 from __future__ import annotations
 

@@ -97,11 +97,11 @@ def clean_temporaries(folder: Path) -> list[str]:
 
     Call it only where no other process writes: with the run's lock held.
     """
-    if not folder.is_dir():
-        return []
-    left = sorted(entry for entry in folder.iterdir() if TEMPORARY.fullmatch(entry.name))
-    for entry in left:
-        with told("removing an unfinished copy", entry):
+    with told("removing unfinished copies", folder):
+        if not folder.is_dir():
+            return []
+        left = sorted(entry for entry in folder.iterdir() if TEMPORARY.fullmatch(entry.name))
+        for entry in left:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:

@@ -44,7 +44,7 @@ def _read_state(path: Path, sha256: str) -> object:
     with open_regular(path) as (handle, size):
         data = read_all(handle, path, size)
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise RunError(f"{path}: its content is not what was written (sha256 differs): use another copy")
+        raise RunError(f"{path}: its sha256 is not that in manifest.json: use another copy")
     try:
         return parse_json(data, allow_infinity=True)
     except ValueError as error:
@@ -78,10 +78,10 @@ class Checkpoints:
 
     def all(self) -> list[Checkpoint]:
         """Every checkpoint that has a name, oldest first by step and never by date; none is opened."""
-        if not self.folder.is_dir():
-            return []
         found: list[Checkpoint] = []
         with told("listing", self.folder):
+            if not self.folder.is_dir():
+                return []
             for path in self.folder.iterdir():
                 match = _NAME.fullmatch(path.name)
                 if match:
@@ -214,8 +214,9 @@ class Checkpoints:
 
     def _best_name(self) -> list[str]:
         place = self.folder / _BEST
-        if not place.is_file():
-            return []
+        with told("reading", place):
+            if not place.is_file():
+                return []
         value = read_json(place)
         name = value.get("folder") if isinstance(value, dict) else None
         if not isinstance(name, str) or not _NAME.fullmatch(name):

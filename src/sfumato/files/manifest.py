@@ -55,10 +55,10 @@ def seal(temporary: Path, path: Path, listed: Listed) -> None:
 
 def build(path: Path, fill: Callable[[Path], Listed]) -> None:
     """Makes the folder `path` from what `fill` puts into an empty one and lists, every file fsynced."""
-    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise RunError(f"{path}: is there already: choose another name or remove it first")
     temporary = temporary_name(path)
     with told("writing", path):
+        if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+            raise RunError(f"{path}: is there already: choose another name or remove it first")
         try:
             if temporary.exists():
                 shutil.rmtree(temporary)
@@ -129,7 +129,7 @@ def check_listed(path: Path, listed: Mapping[str, tuple[str, int]]) -> None:
             raise RunError(f"{path / name}: missing, though {MANIFEST} lists it: use another copy")
         found = (path / name).stat().st_size
         if found != size:
-            raise RunError(f"{path / name}: {found:,} bytes in place of {size:,}: use another copy")
+            raise RunError(f"{path / name}: {found:,} bytes, {MANIFEST} says {size:,}: use another copy")
 
 
 def verify_folder(path: Path) -> None:
@@ -146,6 +146,4 @@ def verify_folder(path: Path) -> None:
             except ModelFileError as error:
                 raise RunError(str(error)) from None
             if found != digest:
-                raise RunError(
-                    f"{path / name}: its content is not what was written (sha256 differs): use another copy"
-                )
+                raise RunError(f"{path / name}: its sha256 is not that in {MANIFEST}: use another copy")

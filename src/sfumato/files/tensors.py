@@ -73,9 +73,7 @@ def read_hashed(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor
         entries, metadata = _header(handle, path, size)
         data = read_all(handle, path, size)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise ModelFileError(
-            f"{path}: its content is not what was written (sha256 differs): use another copy"
-        )
+        raise ModelFileError(f"{path}: its sha256 is not that in manifest.json: use another copy")
     try:
         tensors = load(data)
     except SafetensorError as error:
