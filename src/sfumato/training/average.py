@@ -160,9 +160,10 @@ def mixing(
 ) -> tuple[Tensor, float]:
     """How much of each kept (step, sigma_rel) makes the average of width sigma_rel at `step`.
 
-    Least squares on the discrete profiles, from normal equations in float64 (Karras et al. 2024, appendix
-    C.2, with sums in place of integrals, so that it is exact for the averages as computed). Gives the
-    weights, (K,), and the share of the wanted profile's norm that is left over: 0 is a perfect rebuild.
+    Least squares on the discrete profiles, among mixes that add to 1, from normal equations in float64
+    (Karras et al. 2024, appendix C.2, with sums in place of integrals, so that it is exact for the averages
+    as computed). Gives the weights, (K,), and the share of the wanted profile's norm that is left over: 0 is
+    a perfect rebuild.
     """
     parts = [(PowerAverage(width), at) for at, width in kept]
     wanted = PowerAverage(sigma_rel)
@@ -176,10 +177,11 @@ def mixing(
         right += rows @ target
         norm += float(target @ target)
     scale = gram.diagonal().sqrt()
-    solved = torch.linalg.lstsq(
-        gram / scale / scale[:, None], (right / scale)[:, None], driver="gelsd"
-    ).solution
-    mix = solved[:, 0] / scale
+    ones = (1 / scale)[:, None]  # each profile adds to 1: a Lagrange multiplier holds the mix to it
+    corner = torch.zeros(1, 1, dtype=torch.float64)
+    system = torch.cat([torch.cat([gram / scale / scale[:, None], ones], 1), torch.cat([ones.T, corner], 1)])
+    asked = torch.cat([right / scale, torch.ones(1, dtype=torch.float64)])[:, None]
+    mix = torch.linalg.lstsq(system, asked, driver="gelsd").solution[:-1, 0] / scale
     left = max(norm - 2 * float(mix @ right) + float(mix @ gram @ mix), 0.0)
     return mix, math.sqrt(left / norm)
 

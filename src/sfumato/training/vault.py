@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
-from sfumato.errors import ModelFileError, RunError
-from sfumato.files import Checkpoints, read_tensors, write_tensors
+from sfumato.errors import RunError
+from sfumato.files import Checkpoints
 from sfumato.training.average import Snapshot
 from sfumato.training.settings import TrainSettings
+from sfumato.training.snapshots import write_snapshot
 from sfumato.training.state import Counters, State
-
-AVERAGES = "averages"
 
 
 @runtime_checkable
@@ -91,19 +89,11 @@ class Disk:
             self.checkpoints.mark_best(step)
 
     def keep_averages(self, state: State) -> None:
-        """In 16 bits (about 1 part in 2000 of a weight, as in Karras et al. 2024): half the room."""
         if not self.writes:
             return
-        folder = self.checkpoints.folder.parent / AVERAGES
-        folder.mkdir(parents=True, exist_ok=True)
         for width, vector in state.powers.items():
-            named = {name: t.detach().half() for name, t in state.weights.named(vector).items()}
-            step = state.counters.step
-            write_tensors(
-                folder / f"step-{step:08d}-{width:g}.safetensors",
-                named,
-                {"step": str(step), "sigma_rel": f"{width:g}"},
-            )
+            kept = Snapshot(state.counters.step, width, state.weights.named(vector))
+            write_snapshot(self.checkpoints.folder.parent, kept)
 
     def restore(self, state: State) -> bool:
         """Raises RunError naming what differs when the run was started with other settings or data."""
@@ -127,18 +117,3 @@ class Disk:
             )
         state.restore(tensors, Counters.from_json(known["counters"]))
         return True
-
-
-def read_averages(run: Path) -> list[Snapshot]:
-    """The snapshots of the power averages that a run kept, oldest first. Raises ModelFileError for damaged
-    ones."""
-    found: list[Snapshot] = []
-    for path in sorted((run / AVERAGES).glob("step-*.safetensors")):
-        tensors, said = read_tensors(path)
-        try:
-            found.append(Snapshot(int(said["step"]), float(said["sigma_rel"]), tensors))
-        except (KeyError, ValueError):
-            raise ModelFileError(
-                f"{path}: says no step and width, it is no snapshot of this program"
-            ) from None
-    return found
