@@ -5,19 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfumato.networks.convolution import convolution
+from sfumato.networks.convolution import convolution, double, double_then, halve
 from sfumato.networks.normalization import norm_silu, spread
 from sfumato.noise import Dropout
-
-
-def halve(x: Tensor) -> Tensor:
-    """The mean of each pair of neighbours along every axis of space."""
-    return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.ndim - 3](x, 2)
-
-
-def double(x: Tensor) -> Tensor:
-    """Every place twice along every axis of space."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class ResidualBlock(nn.Module):
@@ -53,10 +43,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = norm_silu(x, self.norm1)
-        if self.resize:
-            resized = double if self.resize > 0 else halve
-            x, h = resized(x), resized(h)
-        h = self.conv1(h)
+        if self.resize > 0:
+            x, h = double(x), double_then(self.conv1, h)
+        elif self.resize < 0:
+            x, h = halve(x), self.conv1(halve(h))
+        else:
+            h = self.conv1(h)
         told = self.time_emb_proj(embedding)
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
@@ -87,7 +79,7 @@ class Upsample(nn.Module):
         self.conv = convolution(dims, channels, channels, 3)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        return self.conv(double(x))
+        return double_then(self.conv, x)
 
 
 class Stage(nn.Module):
