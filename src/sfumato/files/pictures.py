@@ -1,163 +1,103 @@
-"""Pictures that leave: PNG files with text, grids and films. (What enters goes through `data.decode`.)
-
-PNGs are encoded here because 16-bit colour must be written too, which Pillow cannot, and so that the same
-pixels and text always give the same bytes on every version of it.
-"""
+"""From tensors to files that people look at: bytes, grids, PNGs and films."""
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
 from torch import Tensor
 
-from sfumato.errors import ImageFileError, ModelFileError, SettingsError
+from sfumato.errors import ImageFileError
 from sfumato.files.atomic import write_atomic
-from sfumato.files.sniff import open_regular, read_all
+from sfumato.files.png import SOURCE, XMP, Pixels, read_recipe, write_png
 
-MODES = ("L", "LA", "RGB", "RGBA")
-"""The modes of pictures with 1 to 4 channels."""
-FILMS = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
-LONGEST_TEXT = 4 << 20
-MOST_CHUNKS = 10_000
+__all__ = ["Pixels", "grid", "read_recipe", "to_bytes", "write_film", "write_png"]
 
 
-def to_pixels(x: Tensor, bits: int = 8, low: float = -1.0, high: float = 1.0) -> np.ndarray:
-    """(n, C, H, W) in low .. high -> (n, H, W, C), uint8 or uint16: the inverse of reading, rounded."""
-    most = 255 if bits == 8 else 65535
-    unit = ((x.detach().cpu().double() - low) / (high - low)).clamp(0, 1)
-    pixels = (unit * most).round().permute(0, 2, 3, 1).contiguous().numpy()
-    return pixels.astype(np.uint8 if bits == 8 else np.uint16)
+def to_bytes(image: Tensor, *, deep: bool = False) -> Pixels:
+    """A picture (C, H, W) in [-1, 1] as whole numbers, (H, W) for grey and (H, W, C) otherwise.
 
-
-def check_channels(channels: int) -> None:
-    """Raises SettingsError unless a picture can have so many channels."""
-    if channels not in _COLOUR:
-        raise SettingsError(
-            f"pictures of {channels} channels cannot be written as PNG (1 to 4 can): use "
-            f"sfumato.load(RUN).sample()"
-        )
-
-
-def tile(pixels: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
-    """(n, H, W, C) -> one picture, row by row; the gaps and places left over are the brightest value."""
-    n, height, width, channels = pixels.shape
-    rows = -(-n // columns)
-    bright = np.iinfo(pixels.dtype).max
-    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)
-    out = np.full(size, bright, dtype=pixels.dtype)
-    for i, picture in enumerate(pixels):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        out[top : top + height, left : left + width] = picture
-    return out
-
-
-def _filtered(rows: np.ndarray, pixel: int) -> np.ndarray:
-    """Each row (H, W bytes) by the PNG filter none, sub, up or Paeth that leaves the least, its number in
-    front."""
-    left, up, corner = np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows)
-    left[:, pixel:], up[1:] = rows[:, :-pixel], rows[:-1]
-    corner[1:, pixel:] = rows[:-1, :-pixel]
-    a, b, c = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-    paeth = np.where((a <= b) & (a <= c), left, np.where(b <= c, up, corner))
-    tried = np.stack([rows, rows - left, rows - up, rows - paeth]).astype(np.uint8)  # modulo 256
-    cost = np.abs(tried.view(np.int8).astype(np.int16)).sum(axis=2)
-    best = cost.argmin(axis=0)
-    kind = np.array([0, 1, 2, 4], dtype=np.uint8)[best]
-    return np.concatenate([kind[:, None], tried[best, np.arange(len(rows))]], axis=1)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_bytes(picture: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
-    """A PNG file of (H, W, C), uint8 or uint16, with these texts (keyword -> text, as iTXt, UTF-8).
-
-    The same arguments give the same bytes. Raises SettingsError for a number of channels that PNG does not
-    have.
+    round((x + 1) / 2 * 255), or * 65535 as uint16 where `deep`; what lies outside is clamped. Raises
+    ImageFileError for NaN and infinity, which a cast would turn into black without a word, and for channels
+    other than 1 to 4.
     """
-    height, width, channels = picture.shape
-    check_channels(channels)
-    deep = picture.dtype == np.uint16
-    raw = np.ascontiguousarray(picture.astype(">u2") if deep else picture)
-    step = channels * (2 if deep else 1)
-    rows = raw.view(np.uint8).reshape(height, width * step).astype(np.int16)
-    header = struct.pack(">IIBBBBB", width, height, 16 if deep else 8, _COLOUR[channels], 0, 0, 0)
-    parts = [_SIGNATURE, _chunk(b"IHDR", header)]
-    for keyword, said in (text or {}).items():
-        parts.append(_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + said.encode()))
-    parts.append(_chunk(b"IDAT", zlib.compress(_filtered(rows, step).tobytes(), 6)))
-    return b"".join([*parts, _chunk(b"IEND", b"")])
-
-
-def write_png(path: Path, picture: np.ndarray, text: Mapping[str, str] | None = None) -> None:
-    """Writes one picture atomically, with its texts; see `png_bytes`. Raises RunError if the disk refuses."""
-    write_atomic(path, [png_bytes(picture, text)])
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    here = len(_SIGNATURE)
-    for _ in range(MOST_CHUNKS):
-        if here + 12 > len(data):
-            return
-        length, kind = struct.unpack(">I4s", data[here : here + 8])
-        yield kind, data[here + 8 : here + 8 + length]
-        here += 12 + length
-
-
-def read_text(path: Path) -> dict[str, str]:
-    """The uncompressed texts of a PNG file, by keyword, the first of each. Their content is anybody's: judge
-    it.
-
-    Raises ImageFileError for what is not a PNG file.
-    """
-    try:
-        with open_regular(path) as (handle, size):
-            data = read_all(handle, path, min(size, 1 << 30))
-    except ModelFileError as error:  # in the words for model files
-        raise ImageFileError(f"{path}: cannot be read as a picture: check the path") from error
-    if not data.startswith(_SIGNATURE):
+    if image.dim() != 3 or image.shape[0] not in (1, 2, 3, 4):
+        raise ImageFileError(f"a picture of shape {tuple(image.shape)} cannot be shown: give (1 to 4, H, W)")
+    values = image.detach().to("cpu", torch.float64)
+    wrong = values.numel() - int(values.isfinite().sum())
+    if wrong:
         raise ImageFileError(
-            f"{path}: not a PNG file, and only these carry how they were made: give another picture"
+            f"a picture has {wrong:,} of {values.numel():,} values that are NaN or infinite, "
+            "so it is not written: use float32, other levels or a checkpoint from before the loss broke"
         )
-    found: dict[str, str] = {}
-    for kind, body in _chunks(data):
-        keyword, zero, rest = body.partition(b"\0")
-        if kind not in (b"tEXt", b"iTXt") or not zero or len(keyword) > 79 or len(body) > LONGEST_TEXT:
-            continue
-        if kind == b"iTXt":
-            if rest[:2] != b"\0\0":  # compressed: a small file may hold gigabytes
-                continue
-            rest = rest[2:].split(b"\0", 2)[-1]
-        said = rest.decode("utf-8" if kind == b"iTXt" else "latin-1", errors="replace")
-        found.setdefault(keyword.decode("latin-1"), said)
-    return found
+    top = 65535 if deep else 255
+    whole = ((values.clamp(-1, 1) + 1) * (top / 2)).round().permute(1, 2, 0).numpy()
+    cast = whole.astype(np.uint16) if deep else whole.astype(np.uint8)
+    return cast[..., 0] if cast.shape[2] == 1 else cast
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray], milliseconds: int = 60, hold: int = 1500) -> None:
-    """Writes frames (H, W, C), uint8, as an animated WebP, GIF or PNG by the name's ending; the last one is
-    held.
+def grid(images: Sequence[Pixels], columns: int, *, gap: int = 2) -> Pixels:
+    """The pictures in rows of `columns`, `gap` black (or clear) pixels apart; the last row may be short.
 
-    Raises SettingsError for another ending, RunError if the disk refuses.
+    Raises ImageFileError unless all have one shape and depth.
     """
-    kind = FILMS.get(path.suffix.lower())
-    if kind is None:
-        raise SettingsError(f"{path}: films are written as .webp, .gif or .png: choose one of these endings")
-    check_channels(frames[0].shape[2])
-    first, *rest = [
-        Image.fromarray(f[:, :, 0] if f.shape[2] == 1 else f, MODES[f.shape[2] - 1]).convert("RGB")
-        for f in frames
-    ]
-    times = [milliseconds] * len(rest) + [hold]
-    out = io.BytesIO()
-    exact = {"lossless": True, "quality": 60, "method": 3} if kind == "WEBP" else {}
-    first.save(out, kind, save_all=True, append_images=rest, duration=times, loop=0, **exact)
-    write_atomic(path, [out.getvalue()])
+    if not images or columns < 1 or gap < 0:
+        raise ImageFileError(
+            f"a grid of {len(images)} pictures in {columns} columns, {gap} apart: give at least one"
+        )
+    first = images[0]
+    if any(image.shape != first.shape or image.dtype != first.dtype for image in images):
+        raise ImageFileError(
+            "pictures of different sizes or depths do not make a grid: make them alike first"
+        )
+    height, width = first.shape[0] + gap, first.shape[1] + gap
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    shape = (rows * height - gap, columns * width - gap, *first.shape[2:])
+    deep = first.dtype == np.uint16
+    whole: Pixels = np.zeros(shape, np.uint16) if deep else np.zeros(shape, np.uint8)
+    for place, image in enumerate(images):
+        y, x = place // columns * height, place % columns * width
+        whole[y : y + first.shape[0], x : x + first.shape[1]] = image
+    return whole
+
+
+def write_film(path: Path, frames: Sequence[Pixels], ms: int) -> None:
+    """Writes frames as an endless film, `ms` milliseconds each: .webp (lossless), .gif (256 colours) or .png
+    (APNG).
+
+    16-bit frames are shown in 8. The film says that a model made it. Raises ImageFileError for another
+    ending, for no frames or unlike ones; RunError if the disk refuses.
+    """
+    from PIL import Image, PngImagePlugin
+
+    if not frames or any(f.shape != frames[0].shape or f.dtype != frames[0].dtype for f in frames) or ms < 1:
+        raise ImageFileError(f"{path}: a film needs frames of one size and depth and at least 1 ms for each")
+    pictures = [Image.fromarray((f >> 8).astype(np.uint8) if f.dtype == np.uint16 else f) for f in frames]
+    ending, stream = path.suffix.lower(), io.BytesIO()
+    first, rest = pictures[0], pictures[1:]
+    if ending == ".webp":
+        first.save(
+            stream,
+            "WEBP",
+            save_all=True,
+            append_images=rest,
+            duration=ms,
+            loop=0,
+            lossless=True,
+            xmp=XMP.encode(),
+        )
+    elif ending == ".gif":
+        first.save(
+            stream, "GIF", save_all=True, append_images=rest, duration=ms, loop=0, comment=SOURCE.encode()
+        )
+    elif ending in (".png", ".apng"):
+        texts = PngImagePlugin.PngInfo()
+        texts.add_itxt("XML:com.adobe.xmp", XMP)
+        first.save(stream, "PNG", save_all=True, append_images=rest, duration=ms, loop=0, pnginfo=texts)
+    else:
+        raise ImageFileError(f"{path}: no film has the ending {ending!r}: use .webp, .gif or .png")
+    write_atomic(path, [stream.getvalue()])
