@@ -262,9 +262,9 @@ class Training:
         c, every = self.counters, self.settings.validate
         look: Validation | None = None
         notices = step.notices
-        if self.held is not None and every and not step.skipped:
-            if c.step % every == 0 or (self.share >= 1 and not self.stopped):
-                look, notices = self._look(notices)
+        due = every > 0 and (c.step % every == 0 or (self.share >= 1 and not self.stopped))
+        if due and self.held is not None and not step.skipped:
+            look, notices = self._look(self.held, notices)
         kept = int(self.share * self.settings.averages + 1e-9)
         if kept > c.snapshots and not step.skipped:
             c.snapshots = kept
@@ -278,12 +278,10 @@ class Training:
                 self.vault.mark_best(c.step)
         return replace(step, validation=look, notices=notices, saved=saved, last=last)
 
-    def _look(self, notices: tuple[str, ...]) -> tuple[Validation, tuple[str, ...]]:
+    def _look(self, held: HeldOut, notices: tuple[str, ...]) -> tuple[Validation, tuple[str, ...]]:
         c = self.counters
-        if self.held is None:
-            raise SettingsError("there are no held-out pictures to look at")
         with self.averaged():
-            look = self.held.look(self.lesson, self.settings.batch)
+            look = held.look(self.lesson, self.settings.batch)
         was_rising = c.trend.told
         c.trend.see(c.step, look.loss)
         if c.trend.told and not was_rising:

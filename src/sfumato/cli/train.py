@@ -1,0 +1,189 @@
+"""`sfumato train`: from a folder of pictures to a run folder."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+
+    pass
+
+_LENGTH, _MODEL, _LOSS, _STEP = "Length", "Model", "Loss", "Optimisation"
+_DATA, _WATCH, _WHERE = "Data", "Watching", "Where and how"
+
+
+def train(
+    data: str = typer.Argument(help="A folder of pictures, an .npz file, or: digits."),
+    out: Path = typer.Option(  # noqa: B008 (how typer is told)
+        ..., "--out", "-o", help="The run's folder; a run that is there goes on."
+    ),
+    minutes: float | None = typer.Option(None, help="Minutes of training.", rich_help_panel=_LENGTH),
+    steps: int | None = typer.Option(None, help="Steps, in place of minutes.", rich_help_panel=_LENGTH),
+    images: int | None = typer.Option(
+        None, help="Images seen, in place of minutes.", rich_help_panel=_LENGTH
+    ),
+    resume: str = typer.Option("auto", help="auto: go on with a run that is there; never: refuse one."),
+    restart: bool = typer.Option(False, help="Begin anew; only in an empty folder."),
+    model: str | None = typer.Option(None, help="tiny, small, base or large.", rich_help_panel=_MODEL),
+    schedule: str = typer.Option(
+        "cosine", help="cosine, linear, scaled-linear, flow or cosine-continuous.", rich_help_panel=_MODEL
+    ),
+    prediction: str = typer.Option("v", help="v, epsilon, x0 or flow.", rich_help_panel=_MODEL),
+    dropout: float | None = typer.Option(None, help="Share of activations dropped.", rich_help_panel=_MODEL),
+    weight: str | None = typer.Option(
+        None, help="simple, x0, v, flow, min-snr or edm.", rich_help_panel=_LOSS
+    ),
+    gamma: float = typer.Option(5.0, help="Of min-snr.", rich_help_panel=_LOSS),
+    levels: str = typer.Option(
+        "stratified", help="stratified, uniform, logit-normal or log-normal-sigma.", rich_help_panel=_LOSS
+    ),
+    drop: float = typer.Option(0.1, help="How often a class is hidden, for guidance.", rich_help_panel=_LOSS),
+    batch: int | None = typer.Option(None, help="Pictures in one step.", rich_help_panel=_STEP),
+    accumulate: int = typer.Option(1, help="Parts that a batch is computed in.", rich_help_panel=_STEP),
+    lr: float | None = typer.Option(None, help="The highest learning rate.", rich_help_panel=_STEP),
+    warmup: int = typer.Option(100, help="Steps until the highest learning rate.", rich_help_panel=_STEP),
+    floor: float = typer.Option(
+        0.01, help="The last learning rate, as a share of the highest.", rich_help_panel=_STEP
+    ),
+    optimiser: str = typer.Option("adamw", help="adamw or sgld.", rich_help_panel=_STEP),
+    temperature: float = typer.Option(1e-7, help="Of sgld.", rich_help_panel=_STEP),
+    weight_decay: float = typer.Option(0.01, help="Of matrices and kernels.", rich_help_panel=_STEP),
+    clip: float = typer.Option(1.0, help="Largest norm of the gradient; 0 for any.", rich_help_panel=_STEP),
+    ema: float | None = typer.Option(
+        None, help="Decay of the average of the weights.", rich_help_panel=_STEP
+    ),
+    averages: int = typer.Option(
+        8, help="Snapshots kept, from which any other average is rebuilt.", rich_help_panel=_STEP
+    ),
+    precision: str = typer.Option("auto", help="auto, fp32 or bf16.", rich_help_panel=_STEP),
+    seed: int = typer.Option(0, help="Decides every draw of the run.", rich_help_panel=_STEP),
+    size: str | None = typer.Option(
+        None, help="Side, or WIDTHxHEIGHT; from the data if not given.", rich_help_panel=_DATA
+    ),
+    channels: int | None = typer.Option(
+        None, help="1 grey, 3 colour, 4 transparency.", rich_help_panel=_DATA
+    ),
+    resize: str = typer.Option(
+        "crop", help="How pictures of other shapes are fitted.", rich_help_panel=_DATA
+    ),
+    hold_out: float = typer.Option(0.05, help="Share that is not trained on.", rich_help_panel=_DATA),
+    flip: bool = typer.Option(False, "--flip", help="Mirror half of the pictures.", rich_help_panel=_DATA),
+    crop: float = typer.Option(
+        0.0, help="Room for random crops, as a share of the side.", rich_help_panel=_DATA
+    ),
+    brightness: float = typer.Option(0.0, help="Of colour jitter.", rich_help_panel=_DATA),
+    contrast: float = typer.Option(0.0, help="Of colour jitter.", rich_help_panel=_DATA),
+    saturation: float = typer.Option(0.0, help="Of colour jitter.", rich_help_panel=_DATA),
+    balance: float = typer.Option(
+        1.0, help="1: classes as they are; 0: each equally often.", rich_help_panel=_DATA
+    ),
+    cache: Path | None = typer.Option(  # noqa: B008
+        None, help="Where decoded pictures are kept.", rich_help_panel=_DATA
+    ),
+    validate: int | None = typer.Option(
+        None, help="Steps between two looks at held-out pictures; 0: never.", rich_help_panel=_WATCH
+    ),
+    patience: int | None = typer.Option(
+        None, help="Looks without a better one until it stops early; 0: never.", rich_help_panel=_WATCH
+    ),
+    sample_share: float = typer.Option(
+        0.04, help="Share of the time for sample grids; 0: only at the end.", rich_help_panel=_WATCH
+    ),
+    tensorboard: bool = typer.Option(False, "--tensorboard", help="Also log there.", rich_help_panel=_WATCH),
+    wandb: str | None = typer.Option(None, help="Also log to this W&B project.", rich_help_panel=_WATCH),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps.", rich_help_panel=_WHERE),
+    workers: int = typer.Option(1, help="Threads that read ahead.", rich_help_panel=_WHERE),
+    save_minutes: float = typer.Option(3.0, help="Minutes between checkpoints.", rich_help_panel=_WHERE),
+    save_every: int | None = typer.Option(None, help="Steps, in place of minutes.", rich_help_panel=_WHERE),
+    keep: int = typer.Option(2, help="How many checkpoints are kept.", rich_help_panel=_WHERE),
+    timeout: float = typer.Option(
+        120.0, help="Seconds that one process waits for another.", rich_help_panel=_WHERE
+    ),
+) -> None:
+    """Trains a diffusion model on your pictures, or goes on with a run that was interrupted.
+
+    Ends with 0 when the run is complete, 143 after SIGTERM, 130 after Ctrl-C and 138 after SIGUSR1 (the state is
+    saved; the same command goes on from there).
+    """
+    from sfumato.training.interrupt import listening
+
+    with listening() as asked, ExitStack() as stack:
+        from sfumato.cli.shown import Shown, trackers
+        from sfumato.data.prepare import prepare
+        from sfumato.errors import SettingsError
+        from sfumato.networks import SIZES
+        from sfumato.training.crew import joined
+        from sfumato.training.device import choose_device, choose_precision
+        from sfumato.training.recipes import pixels
+        from sfumato.training.run import train_run
+        from sfumato.training.settings import Habits
+
+        if resume not in ("auto", "never"):
+            raise SettingsError(f"--resume is auto or never, not {resume!r}")
+        if resume == "never" and (out / "checkpoints").exists():
+            raise SettingsError(
+                f"{out}: holds a run already, and --resume never was given: choose another --out"
+            )
+        habits = Habits(device, workers, save_every, save_minutes, keep)
+        where = choose_device(device)
+        if model is not None and model not in SIZES:
+            raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {model!r}")
+        said = {
+            "steps": steps, "images": images, "minutes": minutes, "batch": batch, "lr": lr, "ema": ema,
+            "weight": weight, "validate": validate, "patience": patience,
+        }  # fmt: skip
+        fixed = {
+            "seed": seed, "accumulate": accumulate, "warmup": warmup, "floor": floor, "optimiser": optimiser,
+            "temperature": temperature, "weight_decay": weight_decay, "clip": clip, "averages": averages,
+            "drop": drop, "gamma": gamma, "levels": levels, "precision": choose_precision(precision, where),
+        }  # fmt: skip
+        crew = stack.enter_context(joined(device, timeout))
+        show = Shown(out, crew.leads)
+        pictures = prepare(
+            data, size=_size(size), multiple=8, channels=channels, resize=_resize(resize), hold_out=hold_out,
+            room=crop, cache=cache,
+        )  # fmt: skip
+        settings = pixels(
+            pictures, device=where.type, model=model, dropout=dropout,
+            train={k: v for k, v in {**said, **fixed}.items() if v is not None},
+            schedule=schedule, prediction=prediction, flip=flip, brightness=brightness, contrast=contrast,
+            saturation=saturation, balance=balance,
+        )  # fmt: skip
+        show.begin(pictures, settings)
+        ran = train_run(
+            pictures, settings, out, habits=habits, crew=crew, stop=asked, restart=restart,
+            sample_share=sample_share, trackers=trackers(out, tensorboard, wandb, settings),
+        )  # fmt: skip
+        with show.progress():
+            for step in ran:
+                show.step(step)
+        show.end(asked.exit_code)
+        if asked.exit_code:
+            raise typer.Exit(asked.exit_code)
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    """A side, or WIDTHxHEIGHT as (height, width)."""
+    from sfumato.errors import SettingsError
+
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(p.isascii() and p.isdigit() and len(p) < 6 for p in parts) or len(parts) > 2:
+        raise SettingsError(f"--size is a side such as 64 or WIDTHxHEIGHT such as 96x64, not {text!r}")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[1]), int(parts[0]))
+
+
+def _resize(text: str) -> Any:
+    from typing import get_args
+
+    from sfumato.data.fit import Resize
+    from sfumato.errors import SettingsError
+
+    if text not in get_args(Resize):
+        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {text!r}")
+    return text

@@ -1,0 +1,183 @@
+"""A whole run as one frozen value, with defaults that follow from the data, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from sfumato.card import Card, DataSettings, ImageSettings, SamplerSettings
+from sfumato.data.augment import Augment
+from sfumato.data.dataset import DataSet
+from sfumato.errors import SettingsError
+from sfumato.model import Label, Steps
+from sfumato.networks import SIZES, preset
+from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
+from sfumato.schedules import Cosine, RectifiedFlow, Schedule, Table
+from sfumato.training.settings import TrainSettings
+
+SCHEDULES = ("cosine", "linear", "scaled-linear", "flow", "cosine-continuous")
+PREDICTIONS = ("v", "epsilon", "x0", "flow")
+
+_RATES = {"tiny": 1e-3, "small": 8e-4, "base": 4e-4, "large": 2e-4}
+_BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
+_DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
+_LOOK_EVERY = 12_800
+"""Images between two looks at the held-out pictures: a look costs about as much as 170 images."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides a run, beside its data. `reasons` are for people and decide nothing."""
+
+    train: TrainSettings
+    model: str = "tiny"
+    schedule: str = "cosine"
+    prediction: str = "v"
+    dropout: float = 0.0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    balance: float = 1.0
+    reasons: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        for option, value, allowed in (
+            ("--model", self.model, SIZES),
+            ("--schedule", self.schedule, SCHEDULES),
+            ("--prediction", self.prediction, PREDICTIONS),
+        ):
+            if value not in allowed:
+                raise SettingsError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
+        if not 0 <= self.dropout < 1 or not 0 <= self.balance <= 1:
+            raise SettingsError("--dropout must be in [0, 1) and --balance in [0, 1]")
+
+    @property
+    def augment(self) -> Augment:
+        return Augment(self.flip, self.brightness, self.contrast, self.saturation)
+
+    def curve(self) -> Schedule:
+        """The schedule that `schedule` names; tables have 1000 steps, so that diffusers can open the run."""
+        named: dict[str, Schedule] = {
+            "cosine": Table.cosine(),
+            "linear": Table.linear(),
+            "scaled-linear": Table.scaled_linear(),
+            "flow": RectifiedFlow(),
+            "cosine-continuous": Cosine(),
+        }
+        return named[self.schedule]
+
+    def kind(self) -> Prediction:
+        """What the network predicts."""
+        kinds: dict[str, Prediction] = {"v": V(), "epsilon": Epsilon(), "x0": Clean(), "flow": Flow()}
+        return kinds[self.prediction]
+
+    def label(self) -> Label:
+        """How the network is told its level."""
+        return Steps(1000)
+
+    def card(self, data: DataSet) -> Card:
+        """The card of this run's model on this data."""
+        channels, height, width = data.shape
+        names = data.label_names or None
+        network = preset(
+            self.model,
+            channels=channels,
+            image_size=(height, width),
+            classes=len(names) if names else None,
+            dropout=self.dropout,
+        )
+        bits = 8 * data.pixels.dtype.itemsize
+        return Card.of(
+            network=network,
+            schedule=self.curve(),
+            prediction=self.kind(),
+            label=self.label(),
+            image=ImageSettings(channels=channels, height=height, width=width, bits=16 if bits == 16 else 8),
+            classes=names,
+            clip=True,
+            sampler=SamplerSettings(name="ddim", steps=50, guidance=1.0),
+            data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the reasons."""
+        out = {name: value for name, value in asdict(self).items() if name != "reasons"}
+        return out | {"train": self.train.to_json()}
+
+    def differences(self, before: Mapping[str, Any]) -> list[str]:
+        """What differs from settings that were saved, for people: "batch (64, now 32)"."""
+        out: list[str] = []
+        now = self.to_json()
+        pairs = [(n, before.get(n), v) for n, v in now.items() if n != "train"]
+        past = before.get("train")
+        if isinstance(past, Mapping):
+            pairs += [(n, past.get(n), v) for n, v in now["train"].items()]
+        for name, was, value in pairs:
+            if was != value:
+                out.append(f"{name} ({was}, now {value})")
+        return out
+
+
+def pixels(
+    data: DataSet,
+    *,
+    device: str = "cpu",
+    model: str | None = None,
+    train: Mapping[str, Any] | None = None,
+    dropout: float | None = None,
+    **others: Any,
+) -> RunSettings:
+    """A diffusion model on pixels for this data: `RunSettings` with all that was not said filled in.
+
+    `train` holds the settings of `TrainSettings` that were said, `others` those of `RunSettings`; unknown
+    ones are refused by name. Raises SettingsError.
+    """
+    said = dict(train or {})
+    reasons: list[str] = []
+    images, (channels, height, width) = len(data), data.shape
+    known = set(RunSettings.__dataclass_fields__) - {"train", "reasons"}
+    for name in others:
+        if name not in known:
+            raise SettingsError(f"a run has no setting {name!r}")
+    if model is None:
+        model = "tiny" if device == "cpu" else "base"
+        reasons.append(
+            f"model {model}: what {'a CPU' if device == 'cpu' else 'a GPU'} trains in reasonable time"
+        )
+    if model not in SIZES:
+        raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {model!r}")
+    if all(said.get(name) is None for name in ("steps", "images", "minutes")):
+        said["minutes"] = 20 if device == "cpu" else 120
+        reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
+    _fill(said, "batch", min(_BATCHES[model], max(8, images)))
+    if "lr" not in said:
+        said["lr"] = _RATES[model] * math.sqrt(said["batch"] / _BATCHES[model])
+        reasons.append(
+            f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
+        )
+    _fill(said, "ema", _DECAYS[model])
+    _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
+    if not data.classes:
+        said["drop"] = 0.0
+    if dropout is None:
+        dropout = 0.1 if images < 5000 else 0.0
+        if dropout:
+            reasons.append(f"dropout {dropout}: {images} pictures are few")
+    if len(data.held):
+        _fill(said, "validate", max(1, round(_LOOK_EVERY / said["batch"])))
+        if "patience" not in said and said["validate"]:
+            said["patience"] = 20
+    else:
+        said["validate"], said["patience"] = 0, 0
+        reasons.append("no validation and no early stopping: no picture is held out")
+    settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
+    size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
+    about = f"{images} pictures of {size}" + (f", {data.classes} classes" if data.classes else "")
+    return replace(settings, reasons=(about, *reasons))
+
+
+def _fill(said: dict[str, Any], name: str, value: object) -> None:
+    said.setdefault(name, value)

@@ -1,0 +1,221 @@
+"""A training run in its folder: settings, checkpoints, log, samples, and at every save a model that can be
+sampled.
+
+    RUN/settings.json       everything that decides the run's numbers
+    RUN/log.jsonl           one line a step
+    RUN/checkpoints/        what a run goes on from
+    RUN/averages/           snapshots from which averages of any width are rebuilt
+    RUN/samples/            grids on the way
+    RUN/loss.png            the curve so far
+and the model itself (see `run_folder`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sfumato.card import Card, TrainingSettings, WeightsSettings, build
+from sfumato.data.batches import Batches
+from sfumato.data.dataset import DataSet
+from sfumato.errors import RunError
+from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
+from sfumato.run_folder import save
+from sfumato.runs import Run
+from sfumato.training.crew import ALONE, Crew
+from sfumato.training.figures import write_grid, write_loss
+from sfumato.training.logs import LOG, Log, Tracker, read_log, values
+from sfumato.training.recipes import RunSettings
+from sfumato.training.settings import Habits
+from sfumato.training.trainer import Training, TrainStep
+from sfumato.training.validation import HeldOut
+from sfumato.training.vault import Disk
+
+SETTINGS = "settings.json"
+_COLUMNS = 8
+
+
+def check_folder(out: Path, settings: RunSettings, data: DataSet, restart: bool = False) -> bool:
+    """Whether RUN holds a run to go on with. Raises RunError if it is another one, naming what differs."""
+    path = out / SETTINGS
+    if restart and out.exists() and any(p.name != "lock.json" for p in out.iterdir()):
+        raise RunError(
+            f"{out}: not empty, so no run is begun anew here: remove it first, or choose another --out"
+        )
+    if not path.exists():
+        return False
+    before = read_json(path)
+    known = cast(Mapping[str, Any], before) if isinstance(before, Mapping) else {}
+    differs = settings.differences(known)
+    if known.get("data") != data.fingerprint:
+        differs.append("the pictures")
+    if differs:
+        raise RunError(
+            f"{out}: this run was begun with other settings: {', '.join(differs)}; give the same ones to "
+            f"continue "
+            "it, or another --out to begin anew"
+        )
+    return True
+
+
+class FolderRun:
+    """A run in its folder. Iterate over `steps()`; only the leader of a crew writes."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        settings: RunSettings,
+        out: Path,
+        *,
+        habits: Habits = Habits(),  # noqa: B008 (frozen)
+        crew: Crew = ALONE,
+        stop: Callable[[], bool] = lambda: False,
+        trackers: Sequence[Tracker] = (),
+        sample_share: float = 0.04,
+    ) -> None:
+        self.data, self.settings, self.out, self.crew = data, settings, out, crew
+        self.trackers, self.sample_share = tuple(trackers), sample_share
+        self.card = settings.card(data)
+        train = settings.train
+        checkpoints = Checkpoints(out / "checkpoints", habits.keep)
+        held: HeldOut | None = None
+        if train.validate and len(data.held):
+            batch = data.held_out(512)
+            held = HeldOut(batch.images, batch.classes)
+        self.training = Training(
+            build(self.card, train.seed),
+            Batches(data, train.seed, settings.augment, settings.balance),
+            train,
+            null=data.classes or None,
+            held=held,
+            vault=Disk(checkpoints, train, data.fingerprint, crew.leads),
+            habits=habits,
+            crew=crew,
+            stop=stop,
+        )
+        self._sampled_at, self._sample_cost = time.monotonic(), 0.0
+
+    @property
+    def resumed(self) -> bool:
+        return self.training.resumed
+
+    def steps(self) -> Iterator[TrainStep]:
+        """Trains; see `Training.steps`. At every save the folder's model is renewed."""
+        if not self.crew.leads:
+            yield from self.training.steps()
+            return
+        with ExitStack() as stack:
+            write_json(self.out / SETTINGS, self.settings.to_json() | {"data": self.data.fingerprint})
+            log = Log(self.out / LOG, self.training.counters.position)
+            stack.callback(log.close)
+            for tracker in self.trackers:
+                stack.callback(tracker.close)
+            for step in self.training.steps():
+                log.write(step)
+                for tracker in self.trackers:
+                    tracker.write(values(step), step.step)
+                if step.saved and step.step:
+                    self.export()
+                if step.step and (step.last or self._time_to_sample()):
+                    self.picture(log)
+                yield step
+            if self.training.stopped and self.training.counters.step:
+                self.export()
+
+    def export(self) -> Card:
+        """Renews the folder's model: the averaged weights, and the raw ones beside them."""
+        c, state = self.training.counters, self.training.state
+        train = self.settings.train
+        card = self.card.but(
+            weights=WeightsSettings(kind="ema", horizon=state.ema.horizon),
+            training=TrainingSettings(
+                images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed
+            ),
+        )
+        return save(self.out, self.training.model, card, self._averages(), keep_raw=True)
+
+    def _averages(self) -> dict[str, Tensor]:
+        """The averaged weights; those of the best look once a run has stopped for want of a better one."""
+        state, trend = self.training.state, self.training.counters.trend
+        patience = self.settings.train.patience
+        if patience and trend.since >= patience and isinstance(self.training.vault, Disk):
+            best = self.training.vault.checkpoints.best()
+            if best is not None:
+                return self.training.vault.checkpoints.load(best)[0]["ema"]
+        return state.weights.named(state.average)
+
+    def _time_to_sample(self) -> bool:
+        if not self.sample_share:
+            return False
+        passed = time.monotonic() - self._sampled_at
+        return passed > max(20.0, self._sample_cost / self.sample_share)
+
+    def picture(self, log: Log) -> Path:
+        """Draws a grid of samples with the averaged weights, and the loss so far. Gives the grid's path."""
+        began = time.monotonic()
+        model, card = self.training.model, self.card
+        path = self.out / "samples" / f"step-{self.training.counters.step:08d}.png"
+        was = model.training
+        model.eval()
+        try:
+            with self.training.averaged(), torch.no_grad():
+                run = Run(self.out, card, model, self.training.lesson.device, "ema", "")
+                names = list(card.classes or ())
+                rows = (
+                    [names[i % len(names)] for i in range(-(-32 // len(names)) * len(names))]
+                    if names
+                    else None
+                )
+                n = len(rows) if rows and len(rows) <= 64 else 32
+                recipe = run.recipe(n, classes=rows[:n] if rows else None, steps=25)
+                images = run.make(recipe)
+            write_grid(path, images, min(len(names), 16) if 2 <= len(names) <= 16 else _COLUMNS)
+        finally:
+            model.train(was)
+        log.flush()
+        write_loss(self.out / "loss.png", read_log(self.out / LOG))
+        self._sampled_at = time.monotonic()
+        self._sample_cost = self._sampled_at - began
+        return path
+
+
+def train_run(
+    data: DataSet,
+    settings: RunSettings,
+    out: Path,
+    *,
+    habits: Habits = Habits(),  # noqa: B008 (frozen)
+    crew: Crew = ALONE,
+    stop: Callable[[], bool] = lambda: False,
+    trackers: Callable[[], Sequence[Tracker]] = tuple,
+    sample_share: float = 0.04,
+    restart: bool = False,
+) -> Iterator[TrainStep]:
+    """Trains in the folder `out`, which is then a model to sample from, or goes on with the run that is
+    there.
+
+    Holds the folder's lock. Raises RunError if another process trains there or the settings are not those
+    that the run was begun with, TrainingError if the losses stay infinite, DataError if the data fails.
+    """
+    with ExitStack() as stack:
+        if crew.leads:
+            stack.enter_context(lock(out))
+            clean_temporaries(out)
+        check_folder(out, settings, data, restart)
+        run = FolderRun(
+            data,
+            settings,
+            out,
+            habits=habits,
+            crew=crew,
+            stop=stop,
+            trackers=trackers() if crew.leads else (),
+            sample_share=sample_share,
+        )
+        yield from run.steps()
