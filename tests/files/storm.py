@@ -28,7 +28,7 @@ from torch import Tensor
 from sfumato.errors import RunError
 from sfumato.files import Checkpoints
 
-CALLS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
+CALLS = ("listdir", "scandir", "open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
 GROUPS = ("model", "average", "optimizer")
 
 

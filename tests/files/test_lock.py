@@ -97,7 +97,7 @@ def test_A11_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
             [sys.executable, "-c", rush, str(tmp_path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for _ in range(3)
+        for _ in range(2)
     ]  # fmt: skip
     for process in crowd:
         assert process.stdout is not None
@@ -108,4 +108,4 @@ def test_A11_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
         process.stdin.flush()
     results = [process.communicate(timeout=60) for process in crowd]
     assert sum("held" in out for out, _ in results) == 1
-    assert sum("in use by process" in err for _, err in results) == 2
+    assert sum("in use by process" in err for _, err in results) == 1
