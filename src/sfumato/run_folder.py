@@ -55,6 +55,7 @@ from sfumato.networks import DiTConfig
 from sfumato.recorded import Steps as StepsSettings
 from sfumato.recorded import make_prediction, make_schedule
 from sfumato.schedules import Table
+from sfumato.training.snapshots import rebuild
 
 log = logging.getLogger(__name__)
 
@@ -320,14 +321,12 @@ def _from_checkpoint(folder: Path) -> Mapping[str, Tensor]:
 
 def _rebuilt(folder: Path, width: str) -> Mapping[str, Tensor]:
     """The average of this relative width, from the snapshots that training kept."""
-    from sfumato.training.average import reconstruct  # training writes runs with this module
-    from sfumato.training.vault import read_averages
 
     try:
         relative = float(width)
     except ValueError:
         raise SettingsError(f"weights 'ema:{width[:40]}': give a number, as in ema:0.05") from None
-    return reconstruct(read_averages(folder), relative)
+    return rebuild(folder, relative)
 
 
 def _derived(folder: Path) -> tuple[Card, Path]:

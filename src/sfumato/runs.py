@@ -27,7 +27,7 @@ from sfumato.guidance.mix import classifier_free
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
-from sfumato.sampling import Sampler, Step, draw, prior, sampler, walk
+from sfumato.sampling import Sampler, Step, prior, sampler, walk
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
 
@@ -62,6 +62,12 @@ class Recipe:
                 "eta goes with a sampler by name: a Sampler object says itself how much noise is new"
             )
         return self.sampler
+
+    def parts(self) -> Iterator[Recipe]:
+        """The batches, each a recipe of its own."""
+        size = 1 if self.one_by_one else self.batch
+        for start in range(0, len(self.seeds), size):
+            yield self.take(range(start, min(start + size, len(self.seeds))))
 
     def take(self, rows: Sequence[int]) -> Recipe:
         """The recipe of some of the pictures."""
@@ -124,6 +130,8 @@ class Run:
             one_by_one=one_by_one,
         )
         recipe.how()
+        if any(not -(2**63) <= s < 2**63 for s in recipe.seeds):
+            raise SettingsError("seeds are whole numbers of at most 63 bits: give a smaller one")
         return replace(recipe, guidance=self._guidance(guidance, recipe.classes))
 
     def _classes(self, asked: Sequence[Asked | None]) -> tuple[int | None, ...] | None:
@@ -192,23 +200,24 @@ class Run:
         the bit with `one_by_one`. Raises SettingsError for a plan the model cannot follow, RunError for a
         picture that is not finite.
         """
-        how, plan = recipe.how(), self.plan(recipe)
-        denoise, image = self.denoiser(recipe), self.card.image
-        batch = 1 if recipe.one_by_one else recipe.batch
-        parts = draw(
-            denoise, image.shape, plan, how.solver, recipe.seeds, how.fresh, batch=batch, device=self.device
-        )
-        return torch.cat([self._finished(part.cpu(), recipe, i * batch) for i, part in enumerate(parts)])
+        return torch.cat([self._made(part) for part in recipe.parts()])
 
-    def _finished(self, x: Tensor, recipe: Recipe, first: int) -> Tensor:
+    def _made(self, recipe: Recipe) -> Tensor:
+        x = torch.empty(0)
+        for step in self.walk(recipe):
+            x = step.x
+        return self.finished(x, recipe)
+
+    def finished(self, x: Tensor, recipe: Recipe) -> Tensor:
+        """The end of a walk as pictures: on the CPU and within the images' range. Raises RunError for NaN."""
         whole = x.flatten(1).isfinite().all(dim=1)
         if not bool(whole.all()):
-            seed = recipe.seeds[first + int((~whole).nonzero()[0])]
+            seed = recipe.seeds[int((~whole).nonzero()[0])]
             raise RunError(
                 f"{self.path}: the picture of seed {seed} is not finite: use more steps, another sampler "
                 f"or less guidance"
             )
-        return x.clamp(self.card.image.low, self.card.image.high)
+        return x.cpu().clamp(self.card.image.low, self.card.image.high)
 
     def walk(self, recipe: Recipe) -> Iterator[Step]:
         """The recipe's pictures step by step, all in one batch: for previews, films and early exits."""

@@ -1,0 +1,75 @@
+"""The command line: one file a command. Nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sfumato.cli.demo import demo
+from sfumato.cli.replay import replay
+from sfumato.cli.sample import sample
+from sfumato.cli.train import train
+from sfumato.errors import SfumatoError
+
+app = typer.Typer(
+    name="sfumato",
+    help="From a folder of your own pictures to a trained diffusion model, and to new pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from sfumato import __version__
+
+        typer.echo(f"sfumato {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """From a folder of your own pictures to a trained diffusion model, and to new pictures."""
+
+
+app.command()(train)
+app.command()(sample)
+app.command()(replay)
+app.command()(demo)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs a command line and gives its exit code: 1 for a mistake that a sentence explains, 2 for a wrong
+    use of the command, 130 when it was interrupted."""
+    try:
+        app(args=arguments, prog_name="sfumato")
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    except SfumatoError as error:
+        words = str(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        words = f"{error.filename or 'the system'}: {error.strerror or error}"
+    except MemoryError:
+        words = "out of memory: use a smaller --batch, or fewer pictures at a time"
+    print(f"error: {words}", file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    """The console command `sfumato`."""
+    from sfumato.cli.heap import keep_heap
+
+    keep_heap()
+    sys.exit(run())

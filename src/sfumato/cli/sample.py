@@ -1,0 +1,69 @@
+"""`sfumato sample`: pictures from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def sample(
+    run: Path = typer.Argument(..., metavar="RUN", help="A run folder, or a folder that diffusers wrote."),  # noqa: B008
+    number: int | None = typer.Option(
+        None,
+        "-n",
+        "--number",
+        help="How many pictures; of each class, where several are named. [16, or 8 of each]",
+    ),
+    class_: list[str] | None = typer.Option(  # noqa: B008
+        None,
+        "--class",
+        help="A class by name or number; several by commas; all: one row a class; none: no class.",
+    ),
+    steps: int | None = typer.Option(None, help="Steps of the sampler. [the run's own]"),
+    sampler: str | None = typer.Option(None, help="ddim, ddpm, dpmpp-2m, heun, ... [the run's own]"),
+    seed: int = typer.Option(0, help="Picture i has the seed SEED + i."),
+    guidance: float | None = typer.Option(None, help="Classifier-free guidance; 1 is none. [the run's own]"),
+    eta: float | None = typer.Option(None, help="Share of new noise at each step, 0 to 1 (DDIM's eta)."),
+    clip: bool | None = typer.Option(
+        None, "--clip/--no-clip", help="Keep estimates in range. [the run's own]"
+    ),
+    out: Path | None = typer.Option(  # noqa: B008
+        None, help="x.png: one grid; a folder: one PNG a picture. [RUN/samples/...]"
+    ),
+    film: Path | None = typer.Option(None, help="x.webp, x.gif or x.png: noise becoming pictures."),  # noqa: B008
+    film_of: str = typer.Option(
+        "x", help="What the film shows: x, the picture with its noise, or x0, the guess."
+    ),
+    one_by_one: bool = typer.Option(
+        False, "--one-by-one", help="Bit for bit the same whatever -n is; slower."
+    ),
+    batch: int = typer.Option(64, help="How many pictures at a time."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
+) -> None:
+    """Make pictures with a trained model."""
+    from sfumato.cli.drawing import Film, arrange, check_target, draw, place
+    from sfumato.runs import load
+
+    reel = None if film is None else Film(film, film_of)
+    if out is not None:
+        check_target(out)
+    opened = load(run, device, weights)
+    asked = class_ or []
+    classes, columns = arrange(opened.classes, number, asked)
+    recipe = opened.recipe(
+        len(classes),
+        classes=classes,
+        steps=steps,
+        sampler=sampler,
+        eta=eta,
+        seed=seed,
+        guidance=guidance,
+        clip=clip,
+        batch=batch,
+        one_by_one=one_by_one,
+    )
+    target = place(opened, recipe, asked) if out is None else out
+    for path in draw(opened, recipe, target, columns, reel):
+        typer.echo(str(path))

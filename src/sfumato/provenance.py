@@ -1,0 +1,198 @@
+"""How a picture was made: the recipe that goes into its file, and what has changed since.
+
+`files.png` writes it beside the words of Stable Diffusion's web interface (A1111), which many programs show,
+and the mark of the International Press Telecommunications Council that a trained model made the picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from sfumato import __version__, noise
+from sfumato.card import sentence
+from sfumato.errors import ImageFileError, SettingsError
+from sfumato.files.pictures import read_recipe
+from sfumato.recorded import Part
+from sfumato.runs import Recipe, Run
+from sfumato.sampling import Sampler
+
+MOST = 100_000
+
+Text = Annotated[str, Field(max_length=4096)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[int, Field(ge=0, le=2**31)]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...], Field(min_length=1, max_length=MOST)
+]
+
+
+class Origin(Part):
+    """Where a picture comes from. `seeds` are those of its whole batch; `index` is its place there.
+
+    `columns` is for a grid: so many pictures side by side, all of the batch.
+    """
+
+    format: Literal[1] = 1
+    made_by_a_model: Literal[True] = True
+    library: Text
+    torch: Text
+    machine: Text
+    threads: Number
+    noise_stream: Number
+    run: Text
+    name: Text
+    model: Hash
+    weights: Text
+    weights_sha256: Hash
+    sampler: Text
+    steps: Annotated[int, Field(ge=1, le=100_000)]
+    eta: Annotated[float, Field(ge=0, le=1)] | None
+    guidance: Annotated[float, Field(ge=-1e6, le=1e6)]
+    clip: bool
+    grid: Hash
+    seeds: Seeds
+    classes: Annotated[tuple[Number | None, ...], Field(max_length=MOST)] | None
+    class_names: Annotated[dict[Text, Text], Field(max_length=MOST)]
+    batch: Annotated[int, Field(ge=1, le=1_000_000)]
+    one_by_one: bool
+    index: Number | None = None
+    columns: Annotated[int, Field(ge=1, le=MOST)] | None = None
+
+
+def machine(device: torch.device) -> str:
+    """The kind of hardware, without names of hosts or people: rounding depends on it."""
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device.type} {platform.machine()}"
+
+
+def grid_hash(run: Run, recipe: Recipe) -> str:
+    """A hash of the levels that the recipe visits, to ten digits."""
+    plan = run.plan(recipe)
+    said = [
+        f"{float(v):.9e}" for move in plan for end in (move.here, move.there) for v in (end.alpha, end.sigma)
+    ]
+    return hashlib.sha256(" ".join(said).encode()).hexdigest()
+
+
+def _seen_from(folder: Path, run: Path) -> str:
+    """The way from a folder to the run: it tells nothing of the machine and survives moving both."""
+    try:
+        return Path(os.path.relpath(run.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive on Windows
+        return run.name
+
+
+def origin(
+    run: Run, recipe: Recipe, path: Path, *, index: int | None = None, columns: int | None = None
+) -> Origin:
+    """Where the recipe's pictures come from, for the file at `path`; the run is named as seen from there.
+    Raises SettingsError for a sampler that is not known by name."""
+    if isinstance(recipe.sampler, Sampler):
+        raise SettingsError(
+            "only pictures of a sampler with a name can say how they were made: give its name"
+        )
+    names = {str(number): run.classes[number] for number in recipe.classes or () if number is not None}
+    return Origin(
+        library=__version__,
+        torch=torch.__version__,
+        machine=machine(run.device),
+        threads=torch.get_num_threads(),
+        noise_stream=noise.STREAM,
+        run=_seen_from(path.parent, run.path),
+        name=run.path.resolve().name,
+        model=run.card.core(),
+        weights=run.weights,
+        weights_sha256=run.sha256,
+        sampler=recipe.sampler,
+        steps=recipe.steps,
+        eta=recipe.eta,
+        guidance=recipe.guidance,
+        clip=recipe.clip,
+        grid=grid_hash(run, recipe),
+        seeds=recipe.seeds,
+        classes=recipe.classes,
+        class_names=names,
+        batch=recipe.batch,
+        one_by_one=recipe.one_by_one,
+        index=index,
+        columns=columns,
+    )
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text
+
+
+def parameters(made: Origin, width: int, height: int) -> str:
+    """The A1111 text: a line for the prompt (here the classes), then "Steps: 20, Sampler: ..., Seed: ..."."""
+    at = made.index or 0
+    asked = [made.class_names.get(str(number)) for number in made.classes or ()]
+    shown = asked if made.columns is not None else asked[at : at + 1]
+    prompt = ", ".join(dict.fromkeys(name for name in shown if name is not None))
+    facts = {
+        "Steps": made.steps,
+        "Sampler": made.sampler,
+        "CFG scale": f"{made.guidance:g}",
+        "Seed": made.seeds[at],
+        "Size": f"{width}x{height}",
+        "Model hash": made.weights_sha256[:10],
+        "Model": made.name,
+        "Eta": made.eta,
+        "Version": f"sfumato {made.library}",
+    }
+    line = ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value is not None)
+    return f"{prompt}\n{line}"
+
+
+def read_origin(path: Path) -> Origin:
+    """Where a PNG file says it comes from. Raises ImageFileError: no PNG, none of ours, or not readable as
+    such."""
+    try:
+        made = Origin.model_validate_json(json.dumps(read_recipe(path)), strict=True)
+    except ValidationError as error:
+        raise ImageFileError(
+            f"{path}: its account of how it was made is damaged ({sentence(error)})"
+        ) from None
+    n = len(made.seeds)
+    wrong = made.classes is not None and len(made.classes) != n
+    if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
+        raise ImageFileError(f"{path}: its account of how it was made contradicts itself: use another copy")
+    return made
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was."""
+
+    what: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.then} then, {self.now} now"
+
+
+def differences(made: Origin, run: Run, recipe: Recipe) -> list[Difference]:
+    """What is not as it was when the picture was made, the most telling first."""
+    pairs = [
+        ("model", made.model[:12], run.card.core()[:12]),
+        ("weights", made.weights_sha256[:12], run.sha256[:12]),
+        ("noise stream", str(made.noise_stream), str(noise.STREAM)),
+        ("grid of levels", made.grid[:12], grid_hash(run, recipe)[:12]),
+        ("sfumato", made.library, __version__),
+        ("torch", made.torch, torch.__version__),
+        ("machine", made.machine, machine(run.device)),
+        ("threads", str(made.threads), str(torch.get_num_threads())),
+    ]
+    return [Difference(what, then, now) for what, then, now in pairs if then != now]
