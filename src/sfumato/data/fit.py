@@ -15,7 +15,8 @@ Resize = Literal["crop", "stretch", "pad"]
 def plain(a: np.ndarray) -> np.ndarray:
     """The same picture without needless channels: an opaque alpha and equal red, green and blue are dropped.
 
-    (H, W, C) with C of 1 to 4 becomes 1 (grey), 2 (grey, transparent), 3 or 4. Two files of one picture agree.
+    (H, W, C) with C of 1 to 4 becomes 1 (grey), 2 (grey, transparent), 3 or 4. Two files of one picture
+    agree here.
     """
     if a.shape[2] in (2, 4) and bool((a[..., -1] == _full(a)).all()):
         a = a[..., :-1]
