@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-
     pass
 
 _LENGTH, _MODEL, _LOSS, _STEP = "Length", "Model", "Loss", "Optimisation"
@@ -106,8 +105,8 @@ def train(
 ) -> None:
     """Trains a diffusion model on your pictures, or goes on with a run that was interrupted.
 
-    Ends with 0 when the run is complete, 143 after SIGTERM, 130 after Ctrl-C and 138 after SIGUSR1 (the state is
-    saved; the same command goes on from there).
+    Ends with 0 when the run is complete, 143 after SIGTERM, 130 after Ctrl-C and 138 after SIGUSR1: the state
+    is saved, and the same command goes on from there.
     """
     from sfumato.training.interrupt import listening
 

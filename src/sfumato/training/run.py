@@ -18,7 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from sfumato.card import Card, TrainingSettings, WeightsSettings, build
@@ -39,6 +38,7 @@ from sfumato.training.vault import Disk
 
 SETTINGS = "settings.json"
 _COLUMNS = 8
+_SAMPLE_STEPS = 25
 
 
 def check_folder(out: Path, settings: RunSettings, data: DataSet, restart: bool = False) -> bool:
@@ -122,7 +122,7 @@ class FolderRun:
                     tracker.write(values(step), step.step)
                 if step.saved and step.step:
                     self.export()
-                if step.step and (step.last or self._time_to_sample()):
+                if step.step and not self.training.stopped and (step.last or self._time_to_sample(step)):
                     self.picture(log)
                 yield step
             if self.training.stopped and self.training.counters.step:
@@ -150,39 +150,49 @@ class FolderRun:
                 return self.training.vault.checkpoints.load(best)[0]["ema"]
         return state.weights.named(state.average)
 
-    def _time_to_sample(self) -> bool:
+    def _time_to_sample(self, step: TrainStep) -> bool:
+        """The first grid's cost is guessed: a picture asked once costs a third of training on it."""
         if not self.sample_share:
             return False
-        passed = time.monotonic() - self._sampled_at
-        return passed > max(20.0, self._sample_cost / self.sample_share)
+        speed = max(step.images_per_second, 1e-6)
+        cost = self._sample_cost or len(self._rows()) * _SAMPLE_STEPS / 3 / speed
+        return time.monotonic() - self._sampled_at > max(10.0, cost / self.sample_share)
 
-    def picture(self, log: Log) -> Path:
-        """Draws a grid of samples with the averaged weights, and the loss so far. Gives the grid's path."""
+    def _rows(self) -> list[str | None]:
+        """The classes of a grid, one a picture: 4 rows or more with every class, as long as they are few."""
+        names = list(self.card.classes or ())
+        if not names:
+            return [None] * 32
+        return [names[i % len(names)] for i in range(len(names) * max(1, 40 // len(names)))][:64]
+
+    def picture(self, log: Log) -> None:
+        """Draws a grid of samples with the averaged weights, and the loss so far; `stop` ends it early."""
         began = time.monotonic()
-        model, card = self.training.model, self.card
-        path = self.out / "samples" / f"step-{self.training.counters.step:08d}.png"
-        was = model.training
-        model.eval()
-        try:
-            with self.training.averaged(), torch.no_grad():
-                run = Run(self.out, card, model, self.training.lesson.device, "ema", "")
-                names = list(card.classes or ())
-                rows = (
-                    [names[i % len(names)] for i in range(-(-32 // len(names)) * len(names))]
-                    if names
-                    else None
-                )
-                n = len(rows) if rows and len(rows) <= 64 else 32
-                recipe = run.recipe(n, classes=rows[:n] if rows else None, steps=25)
-                images = run.make(recipe)
-            write_grid(path, images, min(len(names), 16) if 2 <= len(names) <= 16 else _COLUMNS)
-        finally:
-            model.train(was)
+        images = self._samples()
+        if images is not None:
+            classes = len(self.card.classes or ())
+            path = self.out / "samples" / f"step-{self.training.counters.step:08d}.png"
+            write_grid(path, images, classes if 2 <= classes <= 16 else _COLUMNS)
         log.flush()
         write_loss(self.out / "loss.png", read_log(self.out / LOG))
         self._sampled_at = time.monotonic()
         self._sample_cost = self._sampled_at - began
-        return path
+
+    def _samples(self) -> Tensor | None:
+        training, rows = self.training, self._rows()
+        run = Run(self.out, self.card, training.model, training.lesson.device, "ema", "")
+        recipe = run.recipe(len(rows), classes=rows if self.card.classes else None, steps=_SAMPLE_STEPS)
+        training.model.eval()
+        try:
+            with training.averaged():
+                x: Tensor | None = None
+                for step in run.walk(recipe):
+                    if self.crew.size == 1 and training.stop():
+                        return None
+                    x = step.x
+                return x
+        finally:
+            training.model.train()
 
 
 def train_run(

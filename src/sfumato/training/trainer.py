@@ -120,6 +120,7 @@ class Training:
         self.stopped = False
         self._earlier, self._began = self.counters.seconds, time.monotonic()
         self._saved_at, self._save_cost = self._began, 0.0
+        self._saved_position = self.counters.position
 
     @property
     def counters(self) -> Counters:
@@ -142,7 +143,7 @@ class Training:
         Raises TrainingError when losses stay infinite after a roll-back, and whatever the data raises.
         """
         if not self.resumed:
-            self.vault.save(self.state)
+            self.save()
         rates = deque([(time.monotonic(), self.counters.position)], maxlen=20)
         size, first = self.settings.batch, self.counters.position
         cuts = _cuts(len(self.crew.share(range(size))), self.settings.accumulate)
@@ -158,12 +159,14 @@ class Training:
                 yield replace(step, images_per_second=(rates[-1][1] - rates[0][1]) / passed)
                 if step.last:
                     return
-        self.save()
+        if self.counters.position != self._saved_position:
+            self.save()
 
     def save(self) -> None:
         """Keeps the state of the last whole step."""
         began = time.monotonic()
         self.vault.save(self.state)
+        self._saved_position = self.counters.position
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - began
 
