@@ -20,7 +20,7 @@ from sfumato import noise
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import read_json
 from sfumato.model import Label, Model
-from sfumato.networks import DiTConfig, UNetConfig, from_json, to_json
+from sfumato.networks import Config, DiTConfig, UNetConfig, from_json, to_json
 from sfumato.networks import build as build_network
 from sfumato.predictions import Prediction
 from sfumato.recorded import (
@@ -45,30 +45,21 @@ CARD = "sfumato.json"
 BLOCKS = 4096
 """The most residual and transformer blocks that a card may ask for."""
 
-NetworkConfig = UNetConfig | DiTConfig
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Total = Annotated[int, Field(ge=0, le=2**53)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class UNetSettings(Part):
-    """A U-Net by the fields of `UNetConfig`."""
+class NetworkSettings(Part):
+    """A network by the fields of `UNetConfig` or `DiTConfig`."""
 
-    kind: Literal["unet"] = "unet"
+    kind: Literal["unet", "dit"]
     settings: dict[str, Any]
 
-    def config(self) -> UNetConfig:
-        return from_json(UNetConfig, self.settings)
-
-
-class DiTSettings(Part):
-    """A DiT by the fields of `DiTConfig`."""
-
-    kind: Literal["dit"] = "dit"
-    settings: dict[str, Any]
-
-    def config(self) -> DiTConfig:
+    def config(self) -> Config:
+        if self.kind == "unet":
+            return from_json(UNetConfig, self.settings)
         return from_json(DiTConfig, self.settings)
 
 
@@ -126,7 +117,7 @@ class Card(Part):
     format: int = FORMAT
     library: Annotated[str, Field(max_length=100)] = ""
     noise_stream: Annotated[int, Field(ge=1, le=1_000_000)] = noise.STREAM
-    network: Annotated[UNetSettings | DiTSettings, Field(discriminator="kind")]
+    network: NetworkSettings
     schedule: ScheduleSettings
     schedule_hash: Hash
     prediction: PredictionSettings
@@ -147,7 +138,7 @@ class Card(Part):
     @staticmethod
     def of(
         *,
-        network: NetworkConfig,
+        network: Config,
         schedule: Schedule,
         prediction: Prediction,
         image: ImageSettings,
@@ -165,11 +156,11 @@ class Card(Part):
         """The card of a model made of these objects. Raises SettingsError where they do not fit together."""
         from sfumato import __version__
 
-        said = UNetSettings if isinstance(network, UNetConfig) else DiTSettings
+        kind: Literal["unet", "dit"] = "unet" if isinstance(network, UNetConfig) else "dit"
         try:
             return Card(
                 library=__version__,
-                network=said(settings=to_json(network)),
+                network=NetworkSettings(kind=kind, settings=to_json(network)),
                 schedule=describe_schedule(schedule),
                 schedule_hash=schedule_hash(schedule),
                 prediction=describe_prediction(prediction),
@@ -218,7 +209,7 @@ class Card(Part):
             raise ValueError("the image's range is empty")
         return self
 
-    def config(self) -> NetworkConfig:
+    def config(self) -> Config:
         """The network's configuration."""
         return self.network.config()
 
@@ -243,7 +234,7 @@ class Card(Part):
             raise SettingsError(f"this card cannot be changed so: {sentence(error)}") from None
 
 
-def _check_blocks(config: NetworkConfig) -> None:
+def _check_blocks(config: Config) -> None:
     if isinstance(config, DiTConfig):
         blocks = config.layers
     else:
@@ -262,7 +253,7 @@ def sentence(error: ValidationError) -> str:
 
 
 def parse_card(value: object, where: Path | str) -> Card:
-    """The card that a JSON value describes. Raises RunError with one sentence that names `where`."""
+    """The card that a JSON value describes, with a schedule that gives the levels of its hash. Raises RunError."""
     if isinstance(value, dict) and "format" in value and value["format"] != FORMAT:
         raise RunError(
             f"{where}: format version {str(value['format'])[:40]}, this program knows version {FORMAT}: "
@@ -272,22 +263,21 @@ def parse_card(value: object, where: Path | str) -> Card:
         card = Card.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise RunError(
-            f"{where}: not a card of a model ({sentence(error)}): mend it or use another copy"
+            f"{where}: no card of a model ({sentence(error)}): mend it or use another copy"
         ) from None
     except RecursionError:
         raise RunError(f"{where}: values nested too deeply for a card: use another copy") from None
+    check_schedule(card, where)
     return card
 
 
 def read_card(path: Path) -> Card:
-    """The card in a `sfumato.json`. Raises RunError: missing, damaged, of another version, or contradicting
-    itself."""
+    """The card in a file. Raises RunError: missing, damaged, of another version, or contradicting itself."""
     try:
-        card = parse_card(read_json(path), path)
+        value = read_json(path)
     except ModelFileError as error:
         raise RunError(str(error)) from None
-    check_schedule(card, path)
-    return card
+    return parse_card(value, path)
 
 
 def check_schedule(card: Card, where: Path | str) -> Schedule:
@@ -295,13 +285,13 @@ def check_schedule(card: Card, where: Path | str) -> Schedule:
     try:
         schedule = make_schedule(card.schedule)
         found = schedule_hash(schedule)
+        make_prediction(card.prediction)  # which may hold a table of its own
     except SettingsError as error:
-        raise RunError(f"{where}: schedule: {error}") from None
+        raise RunError(f"{where}: {error}") from None
     if found != card.schedule_hash:
         raise RunError(
-            f"{where}: its schedule ({card.schedule.kind}) does not give the levels that the model was "
-            f"trained on "
-            f"(hash {found[:10]}, trained on {card.schedule_hash[:10]}): restore the schedule that was there"
+            f"{where}: its schedule ({card.schedule.kind}) does not give the levels of the training (hash "
+            f"{found[:10]}, trained on {card.schedule_hash[:10]}): restore the schedule that was there"
         )
     return schedule
 

@@ -75,35 +75,34 @@ class VE(Part):
     hi: Positive = 80.0
 
 
-class TableLinear(Part):
-    kind: Literal["table_linear"] = "table_linear"
+class NamedTable(Part):
+    """What all named tables have."""
+
     steps: Count = 1000
+    zero_terminal_snr: bool = False
+
+
+class TableLinear(NamedTable):
+    kind: Literal["table_linear"] = "table_linear"
     lo: Share = 1e-4
     hi: Share = 0.02
-    zero_terminal_snr: bool = False
 
 
-class TableScaledLinear(Part):
+class TableScaledLinear(NamedTable):
     kind: Literal["table_scaled_linear"] = "table_scaled_linear"
-    steps: Count = 1000
     lo: Share = 0.00085
     hi: Share = 0.012
-    zero_terminal_snr: bool = False
 
 
-class TableCosine(Part):
+class TableCosine(NamedTable):
     kind: Literal["table_cosine"] = "table_cosine"
-    steps: Count = 1000
     s: Annotated[float, Field(ge=0, le=10)] = 0.008
     largest: Share = 0.999
-    zero_terminal_snr: bool = False
 
 
-class TableConstant(Part):
+class TableConstant(NamedTable):
     kind: Literal["table_constant"] = "table_constant"
     beta: Share = 0.01
-    steps: Count = 1000
-    zero_terminal_snr: bool = False
 
 
 Ratios = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=100_000)]
@@ -118,55 +117,20 @@ class TableNodes(Part):
     sigma: Ratios
 
 
-TableSettings = Annotated[
-    TableLinear | TableScaledLinear | TableCosine | TableConstant | TableNodes, Field(discriminator="kind")
-]
-CurveSettings = Annotated[
-    RectifiedFlow
-    | Cosine
-    | Linear
-    | ScaledLinear
-    | ConstantBeta
-    | LinearAlphaBar
-    | Sigmoid
-    | VE
-    | TableLinear
-    | TableScaledLinear
-    | TableCosine
-    | TableConstant
-    | TableNodes,
-    Field(discriminator="kind"),
-]
+Table = TableLinear | TableScaledLinear | TableCosine | TableConstant | TableNodes
+Curve = RectifiedFlow | Cosine | Linear | ScaledLinear | ConstantBeta | LinearAlphaBar | Sigmoid | VE
 
 
 class Shifted(Part):
     """Another pace on one of the curves above; a shift of a shift is one shift."""
 
     kind: Literal["shifted"] = "shifted"
-    base: CurveSettings
+    base: Annotated[Curve | Table, Field(discriminator="kind")]
     b: Annotated[float, Field(ge=1e-6, le=1e6)]
 
 
-Table = TableLinear | TableScaledLinear | TableCosine | TableConstant | TableNodes
-Curve = RectifiedFlow | Cosine | Linear | ScaledLinear | ConstantBeta | LinearAlphaBar | Sigmoid | VE
 AnySchedule = Curve | Table | Shifted
-ScheduleSettings = Annotated[
-    RectifiedFlow
-    | Cosine
-    | Linear
-    | ScaledLinear
-    | ConstantBeta
-    | LinearAlphaBar
-    | Sigmoid
-    | VE
-    | TableLinear
-    | TableScaledLinear
-    | TableCosine
-    | TableConstant
-    | TableNodes
-    | Shifted,
-    Field(discriminator="kind"),
-]
+ScheduleSettings = Annotated[AnySchedule, Field(discriminator="kind")]
 
 
 class Epsilon(Part):
@@ -193,11 +157,11 @@ class V(Part):
 
 class Mean(Part):
     kind: Literal["mean"] = "mean"
-    table: TableSettings
+    table: Annotated[Table, Field(discriminator="kind")]
 
 
 AnyPrediction = Epsilon | Clean | Score | Flow | V | Mean
-PredictionSettings = Annotated[Epsilon | Clean | Score | Flow | V | Mean, Field(discriminator="kind")]
+PredictionSettings = Annotated[AnyPrediction, Field(discriminator="kind")]
 
 
 class Steps(Part):
@@ -210,7 +174,7 @@ class LogSigma(Part):
 
 
 AnyLabel = Steps | LogSigma
-LabelSettings = Annotated[Steps | LogSigma, Field(discriminator="kind")]
+LabelSettings = Annotated[AnyLabel, Field(discriminator="kind")]
 
 
 def make_table(said: Table) -> schedules.Table:
@@ -273,11 +237,12 @@ def make_prediction(said: AnyPrediction) -> Prediction:
 
 def make_label(said: AnyLabel) -> Label:
     """The label that the settings mean."""
-    match said:
-        case Steps():
-            return models.Steps(said.steps)
-        case LogSigma():
-            return models.LogSigma()
+    return models.Steps(said.steps) if isinstance(said, Steps) else models.LogSigma()
+
+
+def _unknown(what: str, thing: object, instead: str) -> SettingsError:
+    kind = type(thing).__name__
+    return SettingsError(f"a model with a {what} of the class {kind} cannot be saved: use {instead}")
 
 
 def describe_table(table: schedules.Table) -> Table:
@@ -286,9 +251,8 @@ def describe_table(table: schedules.Table) -> Table:
     betas = table.betas
     lo, hi = (float(f"{float(b):.9g}") for b in (betas[0], betas[-1]))
     guesses: list[Table] = [TableLinear(steps=t), TableScaledLinear(steps=t), TableCosine(steps=t)]
-    guesses += [TableCosine(steps=t, largest=1.0)]
+    guesses += [TableCosine(steps=t, largest=1.0), TableConstant(steps=t, beta=lo)]
     guesses += [TableLinear(steps=t, lo=lo, hi=hi), TableScaledLinear(steps=t, lo=lo, hi=hi)]
-    guesses += [TableConstant(steps=t, beta=lo)]
     guesses += [g.model_copy(update={"zero_terminal_snr": True}) for g in guesses]
     for guess in guesses:
         try:
@@ -327,9 +291,8 @@ def describe_schedule(schedule: Schedule) -> AnySchedule:
                 return Shifted(base=base.base, b=base.b * schedule.b)
             return Shifted(base=base, b=schedule.b)
         case _:
-            raise SettingsError(
-                f"a model with a schedule of the class {type(schedule).__name__} cannot be saved: "
-                "use one of sfumato.schedules, for example Table.sampled(schedule, 1000)"
+            raise _unknown(
+                "schedule", schedule, "one of sfumato.schedules, for example Table.sampled(schedule, 1000)"
             )
 
 
@@ -349,10 +312,7 @@ def describe_prediction(prediction: Prediction) -> AnyPrediction:
         case predictions.Mean():
             return Mean(table=describe_table(prediction.table))
         case _:
-            raise SettingsError(
-                f"a model with a prediction of the class {type(prediction).__name__} cannot be saved: "
-                "use one of sfumato.predictions"
-            )
+            raise _unknown("prediction", prediction, "one of sfumato.predictions")
 
 
 def describe_label(label: Label) -> AnyLabel:
@@ -363,10 +323,7 @@ def describe_label(label: Label) -> AnyLabel:
         case models.LogSigma():
             return LogSigma()
         case _:
-            raise SettingsError(
-                f"a model with a label of the class {type(label).__name__} cannot be saved: use Steps or "
-                f"LogSigma"
-            )
+            raise _unknown("label", label, "Steps or LogSigma")
 
 
 def schedule_hash(schedule: Schedule) -> str:

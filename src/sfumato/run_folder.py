@@ -40,16 +40,12 @@ from sfumato.card import (
     state_of,
 )
 from sfumato.errors import ModelFileError, RunError, SettingsError
-from sfumato.files import Checkpoints, inside, read_json, read_sharded, write_json, write_tensors
+from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors
 from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed
-from sfumato.interop.diffusers import VERSION, config_from_diffusers, config_to_diffusers, why_not_diffusers
-from sfumato.interop.scheduler import (
-    clip_from_diffusers,
-    prediction_from_diffusers,
-    scheduler_to_diffusers,
-    table_from_diffusers,
-)
+from sfumato.interop.diffusers import VERSION, config_to_diffusers, why_not_diffusers
+from sfumato.interop.folder import is_foreign, modern, read_foreign
+from sfumato.interop.scheduler import scheduler_to_diffusers
 from sfumato.model import Model, Steps
 from sfumato.networks import DiTConfig
 from sfumato.recorded import Steps as StepsSettings
@@ -64,7 +60,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 RAW = "diffusion_pytorch_model.non_ema.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 _CORE, _HISTORY = "sfumato.model", "sfumato.history"
-_OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 def network_folder(card: Card) -> str:
@@ -178,14 +173,11 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
     if (folder / CARD).exists():
         card = read_card(inside(folder, CARD))
         home = folder / network_folder(card)
-    elif (folder / INDEX).exists() or any(
-        (folder / p / "config.json").exists() for p in ("unet", "transformer", "")
-    ):
+    elif is_foreign(folder):
         card, home = _derived(folder)
     else:
         raise RunError(
-            f"{folder}: no model here (there is no {CARD}): give the folder of a run, or wait for its "
-            f"first save"
+            f"{folder}: no model here (there is no {CARD}): give a run, or wait for its first save"
         )
     match weights.split(":"):
         case ["ema"]:
@@ -199,9 +191,7 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
         case ["ema", width]:
             return _together(folder, card, _rebuilt(folder, width))
         case _:
-            raise SettingsError(
-                f"weights {weights!r}: choose ema, raw, or ema:0.05 for an average of this width"
-            )
+            raise SettingsError(f"weights {weights!r}: choose ema, raw, or ema:0.05 for a width of 0.05")
     tensors, metadata, digest = _read_weights(home, path)
     card = _agreed(card, metadata, path)
     return Stored(card, _filled(card, tensors, path), digest)
@@ -216,13 +206,10 @@ def _read_weights(home: Path, path: Path) -> tuple[dict[str, Tensor], dict[str, 
         pickled = sorted(p.name for p in home.glob("*.bin"))
         if pickled:
             raise RunError(
-                f"{home}: its weights are only there as a pickle ({pickled[0]}), which can run code and is "
-                f"never "
-                "opened here: convert them to safetensors with the program that wrote them"
+                f"{home}: its weights are a pickle ({pickled[0]}), which can run code and is never opened: "
+                "convert them to safetensors with the program that wrote them"
             )
-        raise RunError(
-            f"{path}: missing, so this folder holds no weights yet: use another copy, or wait for the run"
-        )
+        raise RunError(f"{path}: missing, so there are no weights: use another copy, or wait for the run")
     path = inside(home, path.name)
     for _ in range(3):  # a run that trains may replace the file between the two readings
         digest, _ = hash_file(path)
@@ -237,8 +224,8 @@ def _read_weights(home: Path, path: Path) -> tuple[dict[str, Tensor], dict[str, 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     """A sha256 of named tensors: names, types, shapes and bytes."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
+    for name, tensor in sorted(tensors.items()):
+        t = tensor.detach().cpu().contiguous()
         digest.update(repr((name, str(t.dtype), tuple(t.shape))).encode())
         digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -248,15 +235,13 @@ def _agreed(card: Card, metadata: Mapping[str, str], path: Path) -> Card:
     """The card with the history that the weights tell. Raises RunError if they are another model's."""
     if _CORE not in metadata:
         log.info(
-            "%s: weights without our mark; their names and shapes are checked, their meaning is the card's",
-            path,
+            "%s: weights of another program: their names and shapes are checked, not their meaning", path
         )
         return card
     if metadata[_CORE] != card.core():
         raise RunError(
-            f"{path}: these weights were trained with other settings than {CARD} says (schedule, "
-            f"prediction, network "
-            "or image): restore the file that was there"
+            f"{path}: these weights were trained with another schedule, prediction, network or image than "
+            f"{CARD} says: restore the file that was there"
         )
     try:
         history = json.loads(metadata.get(_HISTORY, "{}"))
@@ -271,36 +256,25 @@ def _agreed(card: Card, metadata: Mapping[str, str], path: Path) -> Card:
 def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
     """The card's model with these weights. Nothing is allocated before names and shapes agree."""
     network = empty(card)
-    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    tensors = {modern(name): tensor for name, tensor in tensors.items()}
     wanted = {name: t.shape for name, t in network.state_dict().items()}
     odd = sorted(wanted.keys() ^ tensors.keys())
     if odd:
         verb = "lacks" if odd[0] in wanted else "has a foreign"
         raise RunError(
-            f"{path}: {verb} tensor {odd[0]!r} for the network of its card ({len(odd)} differ): use "
-            f"another copy"
+            f"{path}: {verb} tensor {odd[0]!r} ({len(odd)} differ from its card): use another copy"
         )
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
+            found = tuple(tensors[name].shape)
             raise RunError(
-                f"{path}: tensor {name!r} is {tuple(tensors[name].shape)} where the card's network has "
-                f"{tuple(shape)}: "
-                "use another copy"
+                f"{path}: tensor {name!r} is {found}, its card says {tuple(shape)}: use another copy"
             )
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise RunError(
-                f"{path}: tensor {name!r} holds NaN or infinity: the training failed, use an earlier copy"
-            )
+            raise RunError(f"{path}: tensor {name!r} holds NaN: the training failed, use an earlier copy")
     network = network.to_empty(device="cpu")
     network.load_state_dict(dict(tensors))
     return assemble(card, network.eval().requires_grad_(False))
-
-
-def _modern(name: str) -> str:
-    """Today's name of a tensor in a folder that diffusers wrote before 2023."""
-    for old, new in _OLD_NAMES.items():
-        name = name.replace(old, new)
-    return name
 
 
 def _together(folder: Path, card: Card, named: Mapping[str, Tensor]) -> Stored:
@@ -321,7 +295,6 @@ def _from_checkpoint(folder: Path) -> Mapping[str, Tensor]:
 
 def _rebuilt(folder: Path, width: str) -> Mapping[str, Tensor]:
     """The average of this relative width, from the snapshots that training kept."""
-
     try:
         relative = float(width)
     except ValueError:
@@ -330,45 +303,22 @@ def _rebuilt(folder: Path, width: str) -> Mapping[str, Tensor]:
 
 
 def _derived(folder: Path) -> tuple[Card, Path]:
-    """The card of a folder that diffusers wrote: a UNet2DModel with a DDPM or DDIM scheduler.
-
-    Old folders keep all files in one place. Raises RunError naming what cannot be expressed.
-    """
-    home = folder / "unet" if (folder / "unet" / "config.json").exists() else folder
+    """The card of a folder that diffusers wrote, and where its network is. Raises RunError naming what cannot
+    be expressed."""
     try:
-        values = _settings(home, "config.json")
-        place = "scheduler_config.json" if home == folder else SCHEDULER
-        said = _settings(folder, place) if (folder / place).exists() else {"_class_name": "DDPMScheduler"}
-        config = config_from_diffusers(values)
-        if isinstance(config, DiTConfig) or config.middle == "cross" or config.image_size is None:
-            raise RunError(
-                f"{folder}: of diffusers' folders only UNet2DModel on pixels is opened, with its sample_size"
-            )
-        table, clip = table_from_diffusers(said), clip_from_diffusers(said)
-        if clip not in (None, 1.0):
-            raise RunError(f"{folder}: scheduler_config.json: clip_sample_range = {clip} is not supported")
-        height, width = config.image_size
-        names = None if config.classes is None else tuple(str(i) for i in range(config.classes))
+        found = read_foreign(folder)
+        config = found.network
+        height, width = config.image_size or (0, 0)
         card = Card.of(
             network=config,
-            schedule=table,
-            prediction=prediction_from_diffusers(said),
-            label=Steps(table.steps),
-            learned_variance=said.get("variance_type") == "learned_range",
+            schedule=found.table,
+            prediction=found.prediction,
+            label=Steps(found.table.steps),
+            learned_variance=found.learned_variance,
             image=ImageSettings(channels=config.in_channels, height=height, width=width),
-            classes=names,
-            clip=clip is not None,
+            classes=None if config.classes is None else tuple(str(i) for i in range(config.classes)),
+            clip=found.clip,
         )
     except SettingsError as error:
         raise RunError(f"{folder}: {error}") from None
-    return card, home
-
-
-def _settings(folder: Path, name: str) -> dict[str, Any]:
-    path = inside(folder, name)
-    if not path.exists():
-        raise RunError(f"{path}: missing, so this is no folder of diffusers: use another copy")
-    value = read_json(path, allow_infinity=True)
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: no table of settings: use another copy")
-    return value
+    return card, found.home

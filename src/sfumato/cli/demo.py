@@ -21,11 +21,13 @@ def demo(
     What comes of it lies in the run's folder: samples.png (ten rows, one for each digit), film.webp (noise
     becoming digits) and loss.png.
     """
-    from sfumato.cli import app
+    from sfumato.cli.train import train
 
+    command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    command.command()(train)
     length = ["--minutes", str(minutes)] if steps is None else ["--steps", str(steps)]
     options = ["--out", str(out), *length, "--model", "tiny", "--device", "cpu", "--seed", str(seed)]
-    code = app(args=["train", "digits", *options], prog_name="sfumato", standalone_mode=False)
+    code = command(args=["digits", *options], prog_name="sfumato train", standalone_mode=False)
     if code:
         raise typer.Exit(code)
     from sfumato.cli.drawing import Film, draw

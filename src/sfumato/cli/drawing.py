@@ -124,6 +124,7 @@ def pixels(run: Run, pictures: Tensor) -> list[Pixels]:
 
 
 def make_room(folder: Path) -> None:
+    """Makes a folder, and those above it. Raises RunError with the system's words."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
