@@ -3,9 +3,10 @@
     python benchmarks/networks.py            # about 15 minutes on 2 cores
     python benchmarks/networks.py --quick    # three pairs, small batches
 
-Each contestant lives in a process of its own and is run as its users would run it: a peer with its defaults, Sfumato as
-its command line runs it (the heap kept). The two of a pair are timed in turn, A B A B ..., and the figure is the median of
-the ratios, so a slow minute of the machine hits both. Peers that are not installed are left out.
+Each contestant lives in a process of its own and is run as its users would run it: a peer with its
+defaults, Sfumato as its command line runs it (the heap kept). The two of a pair are timed in turn, A B B A
+..., and the figure is the median of the ratios, so a slow minute of the machine hits both. Peers that are
+not installed are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The networks against diffusers' own, with every weight random: the same numbers, in both load directions."""
+"""The networks against diffusers' own, with every weight random: the same numbers, both ways."""
 
 from __future__ import annotations
 

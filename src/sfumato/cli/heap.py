@@ -11,10 +11,10 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # names of mallopt's param
 def keep_heap() -> bool:
     """Tells glibc to keep freed memory instead of giving it back to the system; True where that was done.
 
-    glibc maps blocks of megabytes anew for each activation and unmaps them after it, so every operation of a network
-    pays for page faults: up to a third of its time. With these thresholds such blocks come from the heap, which stays.
-    The price is that the process never shrinks, so the command line calls this and `import sfumato` does not. Elsewhere
-    than on Linux with glibc, and where glibc refuses, nothing happens.
+    glibc maps blocks of megabytes anew for each activation and unmaps them after it, so every operation of
+    a network pays for page faults: up to a third of its time. With these thresholds such blocks come from
+    the heap, which stays. The price is that the process never shrinks, so the command line calls this and
+    `import sfumato` does not. Elsewhere than on Linux with glibc, and where glibc refuses, nothing happens.
     """
     if sys.platform != "linux":
         return False
@@ -27,4 +27,5 @@ def keep_heap() -> bool:
     mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     mallopt.restype = ctypes.c_int
     settings = ((MMAP_THRESHOLD, 1 << 30), (TRIM_THRESHOLD, (1 << 31) - 1), (TOP_PAD, 64 << 20))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    done = [mallopt(name, value) == 1 for name, value in settings]
+    return all(done)

@@ -1,7 +1,8 @@
 """Networks: (x, label, classes, context) -> y. They know nothing of diffusion.
 
-Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and DiTTransformer2DModel
-wherever these can express the network, so weights load both ways without renaming (`sfumato.interop.diffusers`).
+Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and
+DiTTransformer2DModel wherever these can express the network, so weights load both ways without renaming
+(`sfumato.interop.diffusers`).
 """
 
 from sfumato.networks.dit import DiT, DiTConfig

@@ -16,7 +16,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017): tokens (B, T, C) look at context (B, N, D), or at themselves."""
+    """Multi-head attention (Vaswani et al. 2017): tokens (B, T, C) look at a context (B, N, D)."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the context, feed-forward; each after a layer norm and added to the tokens."""
+    """Self-attention, attention to the context, feed-forward; each normalises first and adds."""
 
     def __init__(self, channels: int, heads: int, context_dim: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class TransformerBlock(nn.Module):
 
 
 class ImageTransformer(nn.Module):
-    """x + transformer(x, context): how Stable Diffusion reads a caption (Rombach et al. 2022, section 3.3)."""
+    """x + transformer(x, context): how Stable Diffusion reads captions (Rombach et al. 2022)."""
 
     def __init__(
         self, dims: int, channels: int, heads: int, layers: int, context_dim: int, groups: int, linear: bool

@@ -13,9 +13,10 @@ from sfumato.noise import Dropout
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) ; embedding))).
 
-    The embedding is added before the second normalisation (Ho et al. 2020) or, `scale_shift`, sets its scale and shift
-    (Dhariwal & Nichol 2021). `resize` +1 or -1 doubles or halves the image after the first activation (BigGAN; Brock et
-    al. 2019). `embedding` (B, D) comes activated already: once for the network instead of once a block.
+    The embedding is added before the second normalisation (Ho et al. 2020) or, `scale_shift`, sets its
+    scale and shift (Dhariwal & Nichol 2021). `resize` +1 or -1 doubles or halves the image after the first
+    activation (BigGAN; Brock et al. 2019). `embedding` (B, D) comes activated already: once instead of once
+    a block.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ResidualBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A convolution of stride 2. padding 1 is symmetric; 0 pads one place at the far ends only, as DDPM did."""
+    """A convolution of stride 2. Padding 1 is symmetric; 0 pads the far ends only, as DDPM did."""
 
     def __init__(self, dims: int, channels: int, padding: int) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """What happens at one resolution: residual blocks, an attention after each (or none), and a step to the next one."""
+    """What happens at one resolution: residual blocks, attentions or none, a step to the next."""
 
     def __init__(
         self,

@@ -33,8 +33,9 @@ def double(x: Tensor) -> Tensor:
 def double_then(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(double(x)) for a 3 x 3 convolution, in less than half the operations where that is faster.
 
-    Doubled pixels are equal in pairs, so all that a pixel of the result sees is 2 x 2 pixels of x: a transposed
-    convolution of stride 2 whose 4 x 4 kernel holds sums of the 3 x 3 one's. Nothing of the doubled size is kept.
+    Doubled pixels are equal in pairs, so a pixel of the result sees 2 x 2 pixels of x: a transposed
+    convolution of stride 2 whose 4 x 4 kernel holds sums of the 3 x 3 one's. Nothing of the doubled size is
+    kept.
     """
     if x.ndim != 4 or x.device.type != "cpu" or x.numel() // x.shape[1] < 128:
         return conv(double(x))
@@ -42,4 +43,6 @@ def double_then(conv: nn.Module, x: Tensor) -> Tensor:
     outs, ins = weight.shape[:2]
     fold = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=weight.dtype)
     kernel = torch.kron(fold, fold) @ weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return F.conv_transpose2d(x, kernel.view(4, 4, outs, ins).permute(3, 2, 0, 1), conv.bias, stride=2, padding=1)
+    return F.conv_transpose2d(
+        x, kernel.view(4, 4, outs, ins).permute(3, 2, 0, 1), conv.bias, stride=2, padding=1
+    )

@@ -27,7 +27,7 @@ class DiTConfig:
     dims: int = 2
     """1 for signals, 2 for images, 3 for volumes and films."""
     image_size: int = 32
-    """The side for which the coordinates of patches count 0, 1, 2, ...; other sizes are finer or coarser grids."""
+    """The side for which patches count 0, 1, 2, ...; other sizes are finer or coarser grids."""
     patch: int = 2
     """Side of a patch: one token."""
     heads: int = 6
@@ -41,7 +41,7 @@ class DiTConfig:
     zero_init: bool = True
     """Whether the gates and the output start at zero."""
     checkpointing: bool = False
-    """Whether to compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Whether the backward pass computes activations again instead of keeping them."""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -174,7 +174,7 @@ class DiT(nn.Module):
     def forward(
         self, x: Tensor, label: Tensor, *, classes: Tensor | None = None, context: Tensor | None = None
     ) -> Tensor:
-        """classes (B,) int64, None for "no class"; a context is refused. Any size that is whole patches works."""
+        """classes (B,) int64, None for "no class"; a context is refused. Any size of whole patches works."""
         self._check(x, classes, context)
         rows = classes
         if rows is None:

@@ -1,4 +1,4 @@
-"""How numbers become vectors: sinusoids of a level's label, sinusoids of a place, and the small network behind them."""
+"""How numbers become vectors: sinusoids of a label or a place, and the small network behind them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 def sinusoids(label: Tensor, channels: int, flip_sin_to_cos: bool, freq_shift: float | int) -> Tensor:
-    """[sin(label w_i), cos(label w_i)], w_i = 10000^(-i / (channels/2 - freq_shift)) (Vaswani et al. 2017; Ho et al. 2020).
+    """[sin(label w_i), cos(label w_i)], w_i = 10000^(-i / (channels/2 - freq_shift)) (Vaswani et al. 2017).
 
-    `flip_sin_to_cos` puts the cosines first. label (B,) -> (B, channels), float32; an odd last channel is zero.
+    `flip_sin_to_cos` puts the cosines first. (B,) -> (B, channels), float32; an odd last channel is zero.
     """
     half = channels // 2
     exponent = torch.arange(half, dtype=torch.float32, device=label.device) / (half - freq_shift)
@@ -23,9 +23,9 @@ def sinusoids(label: Tensor, channels: int, flip_sin_to_cos: bool, freq_shift: f
 
 
 def places(size: Sequence[int], reach: int, channels: int) -> Tensor:
-    """Sinusoids of each place of a grid, (prod(size), channels), float64; the last axis has the first channels.
+    """Sinusoids of each place of a grid, (sites, channels), float64; the last axis has the first channels.
 
-    Coordinates run from 0 to `reach` along every axis whatever its length, so a network sees a larger grid as a finer one.
+    Coordinates run from 0 to `reach` along every axis whatever its length, so a larger grid is a finer one.
     As in DiT (Peebles & Xie 2023), for any number of axes and any, also unequal, lengths.
     """
     axes = [torch.arange(n, dtype=torch.float64) * (reach / n) for n in size]

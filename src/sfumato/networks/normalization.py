@@ -1,4 +1,4 @@
-"""Group normalisation, scale and shift, and SiLU as one step that keeps only its input for the backward pass."""
+"""Group normalisation, scale and shift, and SiLU as one step that keeps only its input."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def norm_silu(
 ) -> Tensor:
     """silu(groupnorm(x) (1 + scale) + shift), x (B, C, *space), scale and shift (B, C) or None.
 
-    Adaptive group normalisation (Dhariwal & Nichol 2021, section 3). Written out, autograd would keep two or three
-    tensors of x's size; here it keeps x alone and computes the rest again.
+    Adaptive group normalisation (Dhariwal & Nichol 2021, section 3). Written out, autograd would keep two or
+    three tensors of x's size; here it keeps x alone and computes the rest again.
     """
     if torch.is_autocast_enabled(x.device.type):  # mixed precision: torch chooses the type of each operation
         return _written_out(x, norm.weight, norm.bias, scale, shift, norm.num_groups, norm.eps)
@@ -56,7 +56,7 @@ def _forward(
     """The result, and each group's mean and 1 / standard deviation, (B, groups)."""
     n, c = x.shape[:2]
     sites = x.numel() // (n * c)
-    if _by_channel(x) and sites < 1024:  # torch walks small images in this layout group by group, with strides
+    if _by_channel(x) and sites < 1024:  # torch would walk small images group by group, with strides
         mean = x.sum((2, 3)).view(n, groups, -1).mean(2) / sites
         y = x - spread(_each(mean, c), x)
         variance = (y * y).sum((2, 3)).view(n, groups, -1).mean(2) / sites
@@ -64,16 +64,22 @@ def _forward(
         gain, offset = _affine(torch.zeros_like(mean), rstd, weight, bias, scale, shift)
         y = torch.addcmul(spread(offset, x), y, spread(gain, x), out=y)
         return F.silu(y, inplace=True), mean, rstd
-    y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, sites, groups, eps)
+    y, mean, rstd = torch.native_group_norm(_dense(x), weight, bias, n, c, sites, groups, eps)
     if scale is not None and shift is not None:
         y = y.mul_(spread(1 + scale, x)).add_(spread(shift, x))
     return F.silu(y, inplace=True), mean, rstd
 
 
 def _by_channel(x: Tensor) -> bool:
-    """Whether plain passes beat torch's kernels: the channels of a pixel lie side by side, and there are enough."""
+    """Whether plain passes beat torch's kernels: the channels of a pixel lie side by side, and x is large."""
     large = x.ndim == 4 and x.numel() >= 2**16 and x.dtype in (torch.float32, torch.float64)
     return large and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x in one of the layouts that torch's kernel takes; 1-D convolutions may answer in another."""
+    by_channel = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x if by_channel else x.contiguous()
 
 
 def _each(v: Tensor, channels: int) -> Tensor:
@@ -149,7 +155,16 @@ def _backward(
         d_shift, d_scale = d.sum(space), (y * d).sum(space)
         d = d * gain
     dx, d_weight, d_bias = torch.ops.aten.native_group_norm_backward(
-        d.contiguous(), x.contiguous(), mean, rstd, weight, n, c, x.numel() // (n * c), groups, (True, True, True)
+        d.contiguous(),
+        x.contiguous(),
+        mean,
+        rstd,
+        weight,
+        n,
+        c,
+        x.numel() // (n * c),
+        groups,
+        (True, True, True),
     )
     return dx, d_weight, d_bias, d_scale, d_shift
 

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from sfumato.networks.limits import check
 from sfumato.networks.unet_config import UNetConfig
 
-SIZES = ("tiny", "small", "base", "large")
-"""About 1, 3, 9 and 40 million parameters."""
+
+@dataclass(frozen=True)
+class Size:
+    """A size: its channels at about 32, 16 and 8 pixels a side, and how fast it may learn (AdamW)."""
+
+    channels: tuple[int, int, int]
+    layers: int
+    groups: int
+    learning_rate: float
+
+
+SIZES: dict[str, Size] = {
+    "tiny": Size((16, 32, 64), 2, 8, 2e-3),
+    "small": Size((32, 64, 128), 1, 16, 1e-3),
+    "base": Size((64, 96, 192), 2, 16, 5e-4),
+    "large": Size((128, 192, 384), 2, 32, 2e-4),
+}
+"""About 1, 3, 9 and 37 million parameters for images of 32 x 32."""
+
+COARSEST = 8
+"""The side, in pixels, at which a network has its most channels, and its attention."""
 
 
 def preset(
@@ -18,36 +40,51 @@ def preset(
     learned_variance: bool = False,
     dropout: float = 0.0,
 ) -> UNetConfig:
-    """The U-Net of a size for images (channels, *image_size).
+    """The U-Net of a size for images (channels, *image_size), (height, width).
 
-    Few channels where the image is large and many where it is small, one wide attention head for each 64 channels or
-    more. diffusers' UNet2DModel can express each of them.
+    It halves the image while that stays whole, down to about 8 x 8, with few channels where the image is
+    large and many, and attention of wide heads, where it is small: there parameters cost least. Images
+    larger than 32 x 32 add resolutions of fewer channels. diffusers' UNet2DModel can express each. With
+    classes there is one for none.
     """
-    check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]}")
-    widths = {
-        "tiny": (32, 64, 128),
-        "small": (48, 96, 192),
-        "base": (64, 128, 320),
-        "large": (128, 256, 640),
-    }[size]
-    levels = _levels(image_size, len(widths))
+    check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
+    check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
+    chosen = SIZES[size]
+    sides = _sides(image_size)
+    widths = tuple(_width(chosen, side) for side in sides)
+    attention = tuple("self" if side < 1.5 * COARSEST else "none" for side in sides)
+    middle = "self" if sides[-1] <= 4 * COARSEST else "none"
     return UNetConfig(
         in_channels=channels,
         out_channels=2 * channels if learned_variance else channels,
         image_size=image_size,
-        channels=widths[:levels],
-        layers=2,
-        attention=tuple("self" if level == levels - 1 else "none" for level in range(levels)),
-        head_channels=64,
-        groups=16,
+        channels=widths,
+        layers=chosen.layers,
+        attention=attention,
+        middle=middle,
+        head_channels=math.gcd(64, widths[-1]),
+        groups=chosen.groups,
+        time_channels=max(128, 4 * chosen.channels[0]),
         classes=classes,
         null_class=classes is not None,
         dropout=dropout,
     )
 
 
-def _levels(image_size: tuple[int, int], most: int) -> int:
-    levels = 1
-    while levels < most and all(n % 2**levels == 0 and n // 2**levels >= 4 for n in image_size):
-        levels += 1
-    return levels
+def _sides(image_size: tuple[int, int]) -> list[float]:
+    """The side of a square of as many pixels, at each resolution."""
+    height, width = image_size
+    sides = [math.sqrt(height * width)]
+    while height % 2 == width % 2 == 0 and min(height, width) >= 8 and sides[-1] >= 1.5 * COARSEST:
+        height, width = height // 2, width // 2
+        sides.append(sides[-1] / 2)
+    return sides
+
+
+def _width(chosen: Size, side: float) -> int:
+    """Channels at a resolution, by its distance from the coarsest; halved again beyond 32 pixels a side."""
+    place = len(chosen.channels) - 1 - max(0, round(math.log2(side / COARSEST)))
+    if place >= 0:
+        return chosen.channels[place]
+    first = chosen.channels[0]
+    return max(min(32, first), first >> -place)

@@ -120,8 +120,8 @@ class UNet(nn.Module):
     ) -> Tensor:
         """classes (B,) int64, context (B, N, context_dim): given exactly where the configuration has them.
 
-        Without classes a network with a null class takes that. A size that the network cannot halve often enough raises
-        a SettingsError.
+        Without classes a network with a null class takes that. A size that the network cannot halve often
+        enough raises a SettingsError.
         """
         self._check(x, context)
         rows = self._rows(x, classes)
@@ -200,5 +200,8 @@ class UNet(nn.Module):
             raise SettingsError(
                 f"UNet: the size {size} must be divisible by {self.factor}; resize or crop the images."
             )
-        if "cross" in (*c.attention, c.middle) and context is None:
+        looks = "cross" in (*c.attention, c.middle)
+        if looks and context is None:
             raise SettingsError("UNet: this network looks at a context (a caption), so it must be given one.")
+        if context is not None and not looks:
+            raise SettingsError("UNet: this network does not look at a context, so it cannot be given one.")

@@ -25,7 +25,7 @@ class UNetConfig:
     layers: int | tuple[int, ...] = 2
     """Residual blocks at each resolution on the way down; one more on the way up."""
     attention: tuple[str, ...] = ()
-    """"none", "self" or "cross" (self-attention and attention to a context) for each resolution; () is none anywhere."""
+    """"none", "self" or "cross" (self-attention, then to a context) for each resolution; () is none."""
     middle: str = "self"
     """The same for the middle, at the coarsest resolution."""
     head_channels: int | None = 64
@@ -37,7 +37,7 @@ class UNetConfig:
     transformer_layers: int | tuple[int, ...] = 1
     """Transformer blocks in each "cross" attention, one number or one for each resolution."""
     linear_projection: bool = False
-    """Whether "cross" attention projects by a linear layer (Stable Diffusion 2) or a 1 x 1 convolution (1)."""
+    """Whether "cross" attention projects by a linear layer (Stable Diffusion 2) or a 1 x 1 convolution."""
     groups: int = 32
     norm_eps: float = 1e-5
     middle_norm: bool = True
@@ -57,13 +57,13 @@ class UNetConfig:
     null_class: bool = False
     """Whether one more class, the last, means "no class"."""
     class_input: str = "embedding"
-    """How the class enters: "embedding" (added to the time's, and so into every block) or "concat" (one-hot maps beside x)."""
+    """How the class enters: "embedding" (added to the time's) or "concat" (one-hot maps beside x)."""
     skips: bool = True
     """False leaves the connections from the way down to the way up out: an encoder-decoder."""
     zero_init: bool = True
     """Whether the last layer of every residual branch and of the network starts at zero."""
     checkpointing: bool = False
-    """Whether to compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Whether the backward pass computes activations again instead of keeping them."""
 
     def __post_init__(self) -> None:
         who, levels = "UNet", len(self.channels)
