@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from sfumato import noise
@@ -114,7 +114,7 @@ class TrainingSettings(Part):
 class Card(Part):
     """Everything about a model but its weights. `Card.of` fills in what follows from the rest."""
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     library: Annotated[str, Field(max_length=100)] = ""
     noise_stream: Annotated[int, Field(ge=1, le=1_000_000)] = noise.STREAM
     network: NetworkSettings
@@ -178,16 +178,6 @@ class Card(Part):
             )
         except ValidationError as error:
             raise SettingsError(f"this model cannot be saved: {sentence(error)}") from None
-
-    @field_validator("format")
-    @classmethod
-    def _known(cls, value: int) -> int:
-        if value != FORMAT:
-            raise ValueError(
-                f"format version {value}, this program knows version {FORMAT}: "
-                "open it with the version of sfumato that wrote it"
-            )
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Card:
@@ -253,7 +243,7 @@ def sentence(error: ValidationError) -> str:
 
 
 def parse_card(value: object, where: Path | str) -> Card:
-    """The card that a JSON value describes, with a schedule that gives the levels of its hash. Raises RunError."""
+    """The card that a JSON value describes, its schedule checked by its hash. Raises RunError."""
     if isinstance(value, dict) and "format" in value and value["format"] != FORMAT:
         raise RunError(
             f"{where}: format version {str(value['format'])[:40]}, this program knows version {FORMAT}: "

@@ -133,20 +133,21 @@ AnySchedule = Curve | Table | Shifted
 ScheduleSettings = Annotated[AnySchedule, Field(discriminator="kind")]
 
 
-class Epsilon(Part):
-    kind: Literal["epsilon"] = "epsilon"
+class Plain(Part):
+    """A prediction without numbers of its own."""
 
+    kind: Literal["epsilon", "clean", "score", "flow"]
 
-class Clean(Part):
-    kind: Literal["clean"] = "clean"
-
-
-class Score(Part):
-    kind: Literal["score"] = "score"
-
-
-class Flow(Part):
-    kind: Literal["flow"] = "flow"
+    def make(self) -> Prediction:
+        match self.kind:
+            case "epsilon":
+                return predictions.Epsilon()
+            case "clean":
+                return predictions.Clean()
+            case "score":
+                return predictions.Score()
+            case "flow":
+                return predictions.Flow()
 
 
 class V(Part):
@@ -160,7 +161,7 @@ class Mean(Part):
     table: Annotated[Table, Field(discriminator="kind")]
 
 
-AnyPrediction = Epsilon | Clean | Score | Flow | V | Mean
+AnyPrediction = Plain | V | Mean
 PredictionSettings = Annotated[AnyPrediction, Field(discriminator="kind")]
 
 
@@ -221,14 +222,8 @@ def make_schedule(said: AnySchedule) -> Schedule:
 def make_prediction(said: AnyPrediction) -> Prediction:
     """The prediction that the settings mean."""
     match said:
-        case Epsilon():
-            return predictions.Epsilon()
-        case Clean():
-            return predictions.Clean()
-        case Score():
-            return predictions.Score()
-        case Flow():
-            return predictions.Flow()
+        case Plain():
+            return said.make()
         case V():
             return predictions.V(said.data, float(said.sign))
         case Mean():
@@ -291,22 +286,20 @@ def describe_schedule(schedule: Schedule) -> AnySchedule:
                 return Shifted(base=base.base, b=base.b * schedule.b)
             return Shifted(base=base, b=schedule.b)
         case _:
-            raise _unknown(
-                "schedule", schedule, "one of sfumato.schedules, for example Table.sampled(schedule, 1000)"
-            )
+            raise _unknown("schedule", schedule, "one of sfumato.schedules, or Table.sampled(yours, 1000)")
 
 
 def describe_prediction(prediction: Prediction) -> AnyPrediction:
     """The inverse of `make_prediction`. Raises SettingsError for a prediction of the user's own class."""
     match prediction:
         case predictions.Epsilon():
-            return Epsilon()
+            return Plain(kind="epsilon")
         case predictions.Clean():
-            return Clean()
+            return Plain(kind="clean")
         case predictions.Score():
-            return Score()
+            return Plain(kind="score")
         case predictions.Flow():
-            return Flow()
+            return Plain(kind="flow")
         case predictions.V() if abs(prediction.sign) == 1:
             return V(data=prediction.data, sign=1 if prediction.sign > 0 else -1)
         case predictions.Mean():
@@ -317,13 +310,11 @@ def describe_prediction(prediction: Prediction) -> AnyPrediction:
 
 def describe_label(label: Label) -> AnyLabel:
     """The inverse of `make_label`. Raises SettingsError for a label of the user's own class."""
-    match label:
-        case models.Steps():
-            return Steps(steps=label.steps)
-        case models.LogSigma():
-            return LogSigma()
-        case _:
-            raise _unknown("label", label, "Steps or LogSigma")
+    if isinstance(label, models.Steps):
+        return Steps(steps=label.steps)
+    if isinstance(label, models.LogSigma):
+        return LogSigma()
+    raise _unknown("label", label, "Steps or LogSigma")
 
 
 def schedule_hash(schedule: Schedule) -> str:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sfumato.cli.demo import demo
+from sfumato.cli.inspect import inspect
 from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
 from sfumato.cli.train import train
@@ -43,6 +44,7 @@ def options(
 app.command()(train)
 app.command()(sample)
 app.command()(replay)
+app.command()(inspect)
 app.command()(demo)
 
 
