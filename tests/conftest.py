@@ -1,4 +1,4 @@
-"""What holds for every test: one thread a process, no network but loopback, decoded data in a folder that goes away."""
+"""What holds for every test: one thread a process, no network but loopback, a cache of its own."""
 
 import os
 import socket
@@ -32,7 +32,8 @@ def no_network() -> Iterator[None]:
 
     def only_loopback(self: socket.socket, address: Any) -> None:
         host = address[0] if isinstance(address, tuple) else ""
-        if self.family in (socket.AF_INET, socket.AF_INET6) and host not in ("127.0.0.1", "::1", "localhost"):
+        internet = self.family in (socket.AF_INET, socket.AF_INET6)
+        if internet and host not in ("127.0.0.1", "::1", "localhost"):
             raise AssertionError(f"a test tried to reach {address}")
         connect(self, address)
 
