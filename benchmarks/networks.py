@@ -12,6 +12,7 @@ not installed are left out.
 from __future__ import annotations
 
 import argparse
+import importlib.abc
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 
 import torch
 from torch import Tensor, nn
@@ -98,18 +100,91 @@ def azula() -> Contestant:
 
 
 def lucidrains() -> Contestant:
-    without_torchvision()
+    sys.meta_path.append(Stand())
     from denoising_diffusion_pytorch import Unet
 
-    network = Unet(dim=48, dim_mults=(1, 2, 2, 4), full_attn=(False, True, False, False), flash_attn=True)
+    network = Unet(dim=56, dim_mults=(1, 2, 2, 4), full_attn=(False, True, False, False), flash_attn=True)
     return Contestant(network, network)
 
 
 def smalldiffusion() -> Contestant:
-    without_torchvision()
+    sys.meta_path.append(Stand())
     from smalldiffusion.model_unet import Unet
 
-    network = Unet(SIDE, 3, 3, ch=64, ch_mult=(1, 2, 2, 2), attn_resolutions=(16,))
+    network = Unet(SIDE, 3, 3, ch=64, ch_mult=(1, 2, 2, 2), attn_resolutions=(16,), dropout=0.0)
+    return Contestant(network, lambda x, t: network(x, t[:, None, None, None]))
+
+
+CONTESTANTS: dict[str, Callable[[], Contestant]] = {
+    f.__name__: f for f in (diffusers, same, base, plain, azula, lucidrains, smalldiffusion)
+}
+PAIRS = (
+    ("same", "diffusers"),
+    ("base", "diffusers"),
+    ("plain", "azula"),
+    ("base", "lucidrains"),
+    ("base", "smalldiffusion"),
+)
+
+
+def keep() -> None:
+    from sfumato.cli.heap import keep_heap
+
+    keep_heap()
+
+
+class Stand(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Empty modules in place of what two peers import for their trainers and not for their networks."""
+
+    ABSENT = ("torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid", "torch_fidelity")
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.ABSENT else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__getattr__ = lambda name: Nothing  # type: ignore[method-assign]
+
+
+class Anything(type):
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Nothing
+
+
+class Nothing(metaclass=Anything):
+    """A class whose every attribute is this class, and which may be made from anything."""
+
+    def __init__(self, *values: object, **named: object) -> None:
+        pass
+
+
+def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    angle = t[:, None] * torch.logspace(0, -4, 32)
+    return self.network(x, self.time(torch.cat([angle.sin(), angle.cos()], dim=1)))
+
+
+def azula() -> Contestant:
+    from azula.nn.unet import UNet
+
+    unet = UNet(3, 3, hid_channels=(64, 128, 192), hid_blocks=(3, 2, 3), mod_features=256)
+    network = Told(unet, 256)
+    return Contestant(network, network)
+
+
+def lucidrains() -> Contestant:
+    sys.meta_path.append(Stand())
+    from denoising_diffusion_pytorch import Unet
+
+    network = Unet(dim=56, dim_mults=(1, 2, 2, 4), full_attn=(False, True, False, False), flash_attn=True)
+    return Contestant(network, network)
+
+
+def smalldiffusion() -> Contestant:
+    sys.meta_path.append(Stand())
+    from smalldiffusion.model_unet import Unet
+
+    network = Unet(SIDE, 3, 3, ch=64, ch_mult=(1, 2, 2, 2), attn_resolutions=(16,), dropout=0.0)
     return Contestant(network, lambda x, t: network(x, t[:, None, None, None]))
 
 

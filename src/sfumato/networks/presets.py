@@ -20,12 +20,12 @@ class Size:
 
 
 SIZES: dict[str, Size] = {
-    "tiny": Size((16, 32, 64), 2, 8, 2e-3),
+    "tiny": Size((16, 32, 64), 1, 8, 2e-3),
     "small": Size((32, 64, 128), 1, 16, 1e-3),
     "base": Size((64, 96, 192), 2, 16, 5e-4),
     "large": Size((128, 192, 384), 2, 32, 2e-4),
 }
-"""About 1, 3, 9 and 37 million parameters for images of 32 x 32."""
+"""About 0.7, 3, 9 and 37 million parameters for images of 32 x 32."""
 
 COARSEST = 8
 """The side, in pixels, at which a network has its most channels, and its attention."""
