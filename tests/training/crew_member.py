@@ -1,4 +1,7 @@
-"""One process of several: trains its share, rank 0 writes what came out. Arguments: FOLDER STEPS ACCUMULATE POISON."""
+"""One process of several: trains its share, rank 0 writes what came out.
+
+Arguments: FOLDER STEPS ACCUMULATE APART.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import make_batches, make_data, make_model
-
 from sfumato.files import Checkpoints, write_tensors
 from sfumato.training.crew import joined
 from sfumato.training.settings import Habits, TrainSettings

@@ -1,6 +1,6 @@
-"""Imports everything once; then every line it reads is a run in a child, so that a test can stop many of them.
+"""Imports everything once; then every line is a run in a child, so that a test can stop many of them.
 
-A line: FOLDER SAVE_EVERY WORKERS STEPS. Answers "pid N", the child appends each finished step to FOLDER/finished.
+A line: FOLDER SAVE_EVERY WORKERS STEPS. The answers: "pid N", "code N"; steps go to FOLDER/finished.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import make_batches, make_data, make_model
-
 from sfumato.files import Checkpoints, lock
 from sfumato.training.interrupt import listening
 from sfumato.training.settings import Habits, TrainSettings

@@ -1,4 +1,4 @@
-"""Training as a whole, on a small network: it learns, skips what is not finite, stops early, splits batches freely."""
+"""Training as a whole, on a small network: it learns, skips what is not finite, stops early."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(
 
 def test_it_learns_and_says_how(model: Callable[..., Model], batches: Batches, data: DataSet) -> None:
     settings = replace(SETTINGS, steps=150, validate=50, lr=1e-2)
-    training, steps = run(model(0.0), batches, settings, held=held(data))
+    _, steps = run(model(0.0), batches, settings, held=held(data))
     assert [s.step for s in steps] == list(range(1, 151))
     assert [s.images for s in steps] == [8 * (i + 1) for i in range(150)]
     first, last = (sum(s.loss for s in part) / 20 for part in (steps[:20], steps[-20:]))
@@ -72,7 +72,7 @@ def test_the_average_differs_from_the_weights_and_fit_leaves_it(
 
 
 def test_accumulation_agrees_with_one_batch(model: Callable[..., Model], batches: Batches) -> None:
-    """Levels, noise, dropout masks and hidden classes are the samples' own, so only the order of summation differs."""
+    """Levels, noise, masks and hidden classes are the samples' own: only the order of summation differs."""
     whole, steps = run(model(), batches, SETTINGS)
     for parts in (2, 3):
         split, others = run(model(), batches, replace(SETTINGS, accumulate=parts))
@@ -184,12 +184,13 @@ def test_trend_waits_for_a_real_rise() -> None:
     assert (trend.best_step, trend.since, trend.told) == (1, 3, False)
     trend.see(5, 0.95)
     assert trend.told
+    trend.see(6, float("nan"))
     trend.see(6, 0.8)
     assert (trend.best_step, trend.since, trend.told) == (6, 0, False)
 
 
 def test_a_gaussian_is_learned_to_its_optimum() -> None:
-    """N22: on N(m, s^2) the best possible loss is known at every level; range, sign, level or schedule mistakes show."""
+    """N22: on N(m, s^2) the best loss is known at every level: mistakes of range, sign or level show."""
     mixture = Mixture.gaussian([0.6, -0.4], [0.5, 0.8])
 
     class Normal:
@@ -244,8 +245,21 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(
 ) -> None:
     m = model()
     wrong = Model(m.network, Cosine(), Clean())
-    with pytest.raises(SettingsError, match="Clean prediction .* sigma = 0"):
+    with pytest.raises(SettingsError, match=r"Clean prediction .* sigma = 0"):
         Training(wrong, batches, SETTINGS)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 100])
+def test_a_look_asks_every_picture_and_every_level(
+    model: Callable[..., Model], batches: Batches, count: int
+) -> None:
+    m = model()
+    training = Training(m, batches, SETTINGS, null=3)
+    images = torch.zeros(count, 1, 8, 8)
+    first = HeldOut(images, None).look(training.lesson, 16)
+    assert all(loss > 0 for loss in first.per_level)
+    assert first == HeldOut(images, None).look(training.lesson, 16)
+    assert m.training
 
 
 def test_buckets_are_quantiles_of_the_training_levels(model: Callable[..., Model]) -> None:

@@ -99,10 +99,11 @@ def test_weights_are_those_of_the_papers(schedule: Schedule) -> None:
 
 
 def test_native_errors_have_weight_one() -> None:
-    """L_simple on eps, the v-loss on v, the flow loss on flow and EDM on its network are plain squared errors."""
+    """L_simple on eps, the v-loss on v, flow on flow and EDM on its network are plain squared errors."""
     level = Cosine().level(torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64))
     pairs: list[tuple[Weight, Prediction]] = [
-        (SIMPLE, Epsilon()), (CLEAN_LOSS, Clean()), (V_LOSS, V()), (FLOW_LOSS, Flow()), (Edm(0.5), V(0.5, -1.0))
+        (SIMPLE, Epsilon()), (CLEAN_LOSS, Clean()), (V_LOSS, V()), (FLOW_LOSS, Flow()),
+        (Edm(0.5), V(0.5, -1.0)),
     ]  # fmt: skip
     for weight, prediction in pairs:
         torch.testing.assert_close(weight_on(weight, prediction, level), torch.ones(3, dtype=torch.float64))
@@ -129,7 +130,7 @@ def test_min_snr_keeps_its_limits_where_a_quotient_would_be_lost() -> None:
 
 def test_what_has_no_finite_loss_is_refused() -> None:
     ends = Level.of(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
-    with pytest.raises(SettingsError, match="Epsilon prediction .* alpha = 0"):
+    with pytest.raises(SettingsError, match=r"Epsilon prediction .* alpha = 0"):
         Denoising(CLEAN_LOSS).check(Epsilon(), ends)
     with pytest.raises(SettingsError, match="sigma = 0"):
         Denoising(SIMPLE).check(Clean(), ends)

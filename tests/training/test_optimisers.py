@@ -11,7 +11,7 @@ from sfumato.training.settings import Habits, TrainSettings
 
 
 def test_sgld_samples_the_density_it_should() -> None:
-    """On U = a (w - m)^2 / 2 the chain is linear: its stationary variance is T / (a (1 - lr a / 2)) exactly."""
+    """On U = a (w - m)^2 / 2 the chain is linear: its variance settles at T / (a (1 - lr a / 2)) exactly."""
     a, m, lr, temperature = 2.0, 1.5, 0.1, 0.3
     w = nn.Parameter(torch.zeros(2000))
     optimiser = Sgld([w], lr=lr, seed=4, temperature=temperature)

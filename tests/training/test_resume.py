@@ -1,4 +1,4 @@
-"""A5: a run that was cut goes on bit for bit, however it was cut; and the test bites when something is missing."""
+"""A5: a run that was cut goes on bit for bit, however it was cut; the test bites if something is missing."""
 
 from __future__ import annotations
 
@@ -141,7 +141,10 @@ def test_cut_anywhere_and_resumed_bit_for_bit(runner: Callable[[str], Runner]) -
         ("in the middle of a step", {"cuts": [STEPS], "dies_at": 6 * 30 + 4}),
         ("at the last step", {"cuts": [STEPS - 1]}),
         ("when complete", {"cuts": [STEPS]}),
-        ("three times, other workers and intervals", {"cuts": [5, 23, 24], "workers": [0, 2, 1, 3], "save_every": [2, 5, 11]}),
+        (
+            "three times, other workers and intervals",
+            {"cuts": [5, 23, 24], "workers": [0, 2, 1, 3], "save_every": [2, 5, 11]},
+        ),
     ]  # fmt: skip
     for name, how in cases:
         assert same(runner(name).train(**how), whole), name

@@ -1,4 +1,4 @@
-"""A9 and A1 with the whole state: runs that are stopped or killed at random instants end as if they never were."""
+"""A9, and A1 with the whole state: runs stopped or killed at random instants end as if they never were."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def final(folder: Path) -> dict[str, str]:
     assert last.step == STEPS
     tensors, _ = Checkpoints(folder / "checkpoints").load(last)
     return {
-        f"{group}/{name}": str(hash(t.numpy().tobytes())) for group in tensors for name, t in tensors[group].items()
+        f"{group}/{name}": str(hash(t.numpy().tobytes()))
+        for group in tensors
+        for name, t in tensors[group].items()
     }
 
 
@@ -87,8 +89,10 @@ def finished(folder: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_sigterm_at_ten_random_instants(server: Server, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
-    """Each time: out within 10 s, code 143, the saved step is the last finished one; in the end every bit is alike."""
+def test_sigterm_at_ten_random_instants(
+    server: Server, whole: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    """Out within 10 s with its code, saved at the last finished step; in the end every bit is alike."""
     expected, took = whole
     stopped = 0
     for wait in (uniform(10, "instants") * took / 4).tolist():
@@ -118,7 +122,9 @@ def test_sigterm_at_ten_random_instants(server: Server, whole: tuple[dict[str, s
     assert final(tmp_path) == expected
 
 
-def test_kill_9_loses_at_most_one_interval(server: Server, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
+def test_kill_9_loses_at_most_one_interval(
+    server: Server, whole: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
     expected, took = whole
     for wait in (uniform(5, "kills") * took / 2).tolist():
         before = len(finished(tmp_path))

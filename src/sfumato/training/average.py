@@ -18,7 +18,7 @@ profiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ class FlatWeights:
             self.view(vector, name).copy_(value)
 
     @contextmanager
-    def swapped(self, vector: Tensor) -> Iterator[None]:
+    def swapped(self, vector: Tensor) -> Generator[None, None, None]:
         """Inside the block the module has the weights of `vector`; afterwards its own again, bit for bit."""
         own = self.vector.clone()
         self.vector.copy_(vector)

@@ -7,7 +7,7 @@ batch, so two processes take the step that one would take (to rounding, since su
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -73,7 +73,7 @@ ALONE = Crew()
 
 
 @contextmanager
-def joined(device: str, timeout: float = 120.0) -> Iterator[Crew]:
+def joined(device: str, timeout: float = 120.0) -> Generator[Crew, None, None]:
     """The crew that `torchrun` started (RANK and WORLD_SIZE say so), or this process alone.
 
     Processes on the CPU talk by gloo, on CUDA by nccl. `timeout`, in seconds, is how long one waits for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,7 +23,7 @@ class Interrupt:
 
 
 @contextmanager
-def listening() -> Iterator[Interrupt]:
+def listening() -> Generator[Interrupt, None, None]:
     """Inside the block these signals only set a flag; outside they mean what they meant. In the main thread
     only."""
     asked = Interrupt()

@@ -160,7 +160,7 @@ class FolderRun:
 
     def _rows(self) -> list[str | None]:
         """The classes of a grid, one a picture: 4 rows or more with every class, as long as they are few."""
-        names = list(self.card.classes or ())
+        names: list[str | None] = list(self.card.classes or ())
         if not names:
             return [None] * 32
         return [names[i % len(names)] for i in range(len(names) * max(1, 40 // len(names)))][:64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from itertools import count
@@ -228,7 +228,7 @@ class Training:
     def _learn(self, grads: list[Tensor], norm: float, lr: float) -> tuple[str, ...]:
         clip = float(self.settings.clip)
         if clip and norm > clip:
-            torch._foreach_mul_(grads, clip / norm)  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_mul_(grads, clip / norm)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         optimisers.set_rate(self.state.optimiser, lr)
         self.state.optimiser.step()
         self.counters.step += 1
@@ -335,7 +335,7 @@ def _cuts(size: int, parts: int) -> list[tuple[int, int]]:
     return [(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
 
 
-def _closable(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     yield from batches
 
 

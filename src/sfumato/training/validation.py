@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ class HeldOut:
         count = len(levels.alpha)
         pairs = min(len(self.images) * count, max(most, count))
         rows = torch.arange(pairs) % len(self.images)
-        at = (torch.arange(pairs) // len(self.images) + torch.arange(pairs)) % count
+        at = (torch.arange(pairs) // len(self.images) + rows) % count
         noise = Noise.of(lesson.seed, "held-out", places=range(pairs))
         was = lesson.model.training
         lesson.model.eval()
@@ -77,8 +78,8 @@ class Trend:
     def see(self, step: int, loss: float) -> None:
         """Takes in a look. Three looks or more above the best and now by more than 1 % is a rise: the model
         learns its pictures by heart. A loss that is not finite is never the best."""
-        if self.best is None or loss < self.best:
+        if math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best, self.best_step, self.since, self.told = loss, step, 0, False
             return
         self.since += 1
-        self.told = self.told or (self.since >= 3 and loss > 1.01 * self.best)
+        self.told = self.told or (self.since >= 3 and self.best is not None and loss > 1.01 * self.best)
