@@ -59,6 +59,21 @@ def tracked() -> list[Path]:
     return found
 
 
+def hidden() -> list[str]:
+    """Files of ours that .gitignore keeps out, so that a clone would lack them."""
+    ours = ["src", "tests", "docs", "benchmarks"]
+    options = ["--others", "--ignored", "--exclude-standard", "-z", "--"]
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", *options, *ours],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    made = ("__pycache__/", ".egg-info/", ".hypothesis/", ".pytest_cache/", ".ruff_cache/")
+    return [name for name in done.stdout.split("\0") if name and not any(part in name for part in made)]
+
+
 def texts() -> dict[str, str]:
     return {
         path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
@@ -112,6 +127,11 @@ def test_a_clone_is_small() -> None:
     large = {name: size for name, size in sizes.items() if size > 12 * MB}
     assert not large, f"at most 12 MB a file: {large}"
     assert sum(sizes.values()) < 40 * MB
+
+
+def test_a_clone_has_everything() -> None:
+    assert tracked()
+    assert not hidden(), f".gitignore hides {hidden()}"
 
 
 def test_no_path_of_a_machine() -> None:
