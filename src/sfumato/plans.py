@@ -20,6 +20,8 @@ from sfumato.solvers.moves import Move
 
 @runtime_checkable
 class Grid(Protocol):
+    """n noisy levels of a schedule, from the noisiest to the cleanest, then clean data."""
+
     def __call__(self, schedule: Schedule, n: int) -> Levels: ...
 
 

@@ -21,6 +21,8 @@ from sfumato.schedules import Table
 
 @runtime_checkable
 class Prediction(Protocol):
+    """What a network's output means: how to make its target, and how to read both halves from it."""
+
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """What the network should have said."""
         ...

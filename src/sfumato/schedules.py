@@ -192,8 +192,7 @@ class VE:
 class Shifted:
     """Another pace on the same curve: log-SNR moved by 2 log b.
 
-    Chen's input scaling by b (2023); the resolution shift of Stable Diffusion 3 (Esser et al. 2024) is b = 1
-    / shift.
+    Chen's input scaling by b (2023); Stable Diffusion 3's resolution shift (Esser et al. 2024) is b = 1/shift.
     """
 
     base: Schedule
@@ -220,14 +219,12 @@ class Table:
     sigma: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        angles = torch.atan2(
-            torch.tensor(self.sigma, dtype=torch.float64), torch.tensor(self.alpha, dtype=torch.float64)
-        )
-        bad = ~(torch.diff(angles, prepend=angles.new_zeros(1)) > 0)
-        if len(self.alpha) != len(self.sigma) or not len(self.alpha) or bool(bad.any()):
-            where = int(bad.nonzero()[0]) if len(bad) and bool(bad.any()) else 0
+        if not self.alpha or len(self.alpha) != len(self.sigma):
+            raise SettingsError("a schedule table needs as many sigmas as alphas, and at least one")
+        flat = ~(self._angles.diff() > 0)
+        if bool(flat.any()):
             raise SettingsError(
-                f"a schedule table must grow noisier at each of its steps; step {where} does not"
+                f"a schedule table must grow noisier at each step; step {int(flat.nonzero()[0])} does not"
             )
 
     @staticmethod
@@ -253,8 +250,7 @@ class Table:
 
     @staticmethod
     def linear(steps: int = 1000, lo: float = 1e-4, hi: float = 0.02) -> Table:
-        """Betas linear from lo to hi (Ho et al. 2020); meant for T = 1000: with other T scale them by 1000 /
-        T."""
+        """Betas linear from lo to hi (Ho et al. 2020), meant for T = 1000: for other T scale them by 1000/T."""
         return Table.from_betas(torch.linspace(lo, hi, steps, dtype=torch.float64))
 
     @staticmethod
@@ -264,8 +260,7 @@ class Table:
 
     @staticmethod
     def cosine(steps: int = 1000, s: float = 0.008, largest: float = 0.999) -> Table:
-        """Nichol & Dhariwal's cosine table, betas capped at `largest` as published; 1 keeps the exact zero at
-        the end."""
+        """Nichol & Dhariwal's cosine table, betas capped at `largest`; 1 keeps the exact zero at its end."""
         curve = Cosine(s).level(torch.linspace(0, 1, steps + 1, dtype=torch.float64))
         ratio = (curve.alpha[1:] / curve.alpha[:-1]) ** 2
         return Table.from_betas((1 - ratio).clamp(max=largest))
@@ -323,9 +318,8 @@ class Table:
         part = place - low
         gap = angles[low + 1] - angles[low]
         a, b = torch.sin((1 - part) * gap) / torch.sin(gap), torch.sin(part * gap) / torch.sin(gap)
-        return Level(
-            a * nodes.alpha[low] + b * nodes.alpha[low + 1], a * nodes.sigma[low] + b * nodes.sigma[low + 1]
-        )
+        between = lambda values: a * values[low] + b * values[low + 1]
+        return Level(between(nodes.alpha), between(nodes.sigma))
 
     def time(self, level: Level) -> Tensor:
         angles, angle = self._angles, level.angle

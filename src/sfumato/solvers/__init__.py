@@ -1,0 +1,1 @@
+"""Solvers: how to average what was seen. They know levels and estimates only."""

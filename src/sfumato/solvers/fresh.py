@@ -30,6 +30,8 @@ class Split(NamedTuple):
 
 @runtime_checkable
 class Fresh(Protocol):
+    """How a move from `here` to `there` splits its noise into kept and new."""
+
     def __call__(self, here: Level, there: Level) -> Split: ...
 
 

@@ -69,6 +69,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Multistep:
+    """Adams-Bashforth of this order on estimates `of` x0, eps or flow, by this `clock`."""
+
     of: Frame = "x0"
     clock: Clock = "log_snr"
     order: int = 2
