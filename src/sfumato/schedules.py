@@ -27,11 +27,9 @@ class Schedule(Protocol):
 
     def level(self, t: Tensor) -> Level:
         """The level at time t; float64."""
-        ...
 
     def time(self, level: Level) -> Tensor:
         """The time at which the curve is as noisy as `level`: below 0 or above 1 if it never is."""
-        ...
 
 
 def _preserving(log_alpha: Tensor) -> Level:
@@ -192,7 +190,7 @@ class VE:
 class Shifted:
     """Another pace on the same curve: log-SNR moved by 2 log b.
 
-    Chen's input scaling by b (2023); Stable Diffusion 3's resolution shift (Esser et al. 2024) is b = 1/shift.
+    Chen's input scaling by b (2023); the shift of Stable Diffusion 3 (Esser et al. 2024) is 1/b.
     """
 
     base: Schedule
@@ -250,7 +248,7 @@ class Table:
 
     @staticmethod
     def linear(steps: int = 1000, lo: float = 1e-4, hi: float = 0.02) -> Table:
-        """Betas linear from lo to hi (Ho et al. 2020), meant for T = 1000: for other T scale them by 1000/T."""
+        """Betas linear from lo to hi (Ho et al. 2020), meant for T = 1000: else scale them by 1000/T."""
         return Table.from_betas(torch.linspace(lo, hi, steps, dtype=torch.float64))
 
     @staticmethod

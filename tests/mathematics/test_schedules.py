@@ -195,7 +195,7 @@ def test_any_table_of_betas(betas: list[float]) -> None:
 
 @pytest.mark.parametrize("betas", [[], [0.1, -0.1], [0.0], [1.5], [float("nan")]])
 def test_a_table_that_is_none_is_refused_in_a_sentence(betas: list[float]) -> None:
-    with pytest.raises(SettingsError, match=r"betas|noisier"):
+    with pytest.raises(SettingsError, match=r"betas|noisier|at least one"):
         Table.from_betas(betas)
     with pytest.raises(SettingsError, match=r"alpha-bars|noisier"):
         Table.from_alpha_bars([0.5, 0.7])

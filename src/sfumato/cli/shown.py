@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from sfumato.data.dataset import DataSet
+from sfumato.training.interrupt import Interrupt
 from sfumato.training.logs import TensorBoard, Tracker, WeightsAndBiases
 from sfumato.training.recipes import RunSettings
 from sfumato.training.trainer import TrainStep
@@ -44,12 +46,24 @@ class Shown:
         self.loss: float | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._told = 0.0
+        self._told = time.monotonic() - 60
         self._share = 0.0
 
     def say(self, text: str) -> None:
         if self.speaks:
             self.console.print(text, markup=False)
+
+    def reading(self, asked: Interrupt) -> Callable[[int, int], None]:
+        """Tells how far the pictures are read, and ends it when the process is asked to stop."""
+
+        def told(done: int, total: int) -> None:
+            if asked():
+                raise typer.Exit(asked.exit_code)
+            if time.monotonic() - self._told > 5:
+                self._told = time.monotonic()
+                self.say(f"  reading pictures: {done} of {total}")
+
+        return told
 
     def begin(self, data: DataSet, settings: RunSettings) -> None:
         for sentence in (*settings.reasons, *data.notes):
@@ -69,6 +83,8 @@ class Shown:
 
     def step(self, step: TrainStep) -> None:
         if self.last is None:
+            if step.step > 1:
+                self.say(f"  goes on from step {step.step - 1}")
             self._share = step.share
             self.began = time.monotonic()
         self.last = step

@@ -90,7 +90,7 @@ def train(
         None, help="Looks without a better one until it stops early; 0: never.", rich_help_panel=_WATCH
     ),
     sample_share: float = typer.Option(
-        0.04, help="Share of the time for sample grids; 0: only at the end.", rich_help_panel=_WATCH
+        0.03, help="Share of the time for sample grids; 0: only at the end.", rich_help_panel=_WATCH
     ),
     tensorboard: bool = typer.Option(False, "--tensorboard", help="Also log there.", rich_help_panel=_WATCH),
     wandb: str | None = typer.Option(None, help="Also log to this W&B project.", rich_help_panel=_WATCH),
@@ -143,8 +143,8 @@ def train(
         crew = stack.enter_context(joined(device, timeout))
         show = Shown(out, crew.leads)
         pictures = prepare(
-            data, size=_size(size), multiple=8, channels=channels, resize=_resize(resize), hold_out=hold_out,
-            room=crop, cache=cache,
+            data, size=_size(size), multiple=4, channels=channels, resize=_resize(resize), hold_out=hold_out,
+            room=crop, cache=cache, progress=show.reading(asked),
         )  # fmt: skip
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,

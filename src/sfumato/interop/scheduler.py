@@ -84,17 +84,21 @@ def _betas(table: Table) -> dict[str, Any]:
     return {**named, "rescale_betas_zero_snr": zero}
 
 
-def _number(values: Mapping[str, Any], key: str, low: float, high: float) -> float:
+def _refused(key: str, value: object) -> SettingsError:
+    return SettingsError(f"scheduler_config.json: {key} = {str(value)[:60]!r} is not supported.")
+
+
+def _number(values: Mapping[str, Any], key: str, low: float | int, high: float | int) -> float:
     value = values[key]
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not good or not low <= value <= high:
-        raise SettingsError(f"scheduler_config.json: {key} = {str(value)[:60]!r} is not supported.")
+        raise _refused(key, value)
     return float(value)
 
 
 def _flag(values: Mapping[str, Any], key: str) -> bool:
     if not isinstance(values[key], bool):
-        raise SettingsError(f"scheduler_config.json: {key} = {str(values[key])[:60]!r} is not supported.")
+        raise _refused(key, values[key])
     return values[key]
 
 
@@ -107,7 +111,9 @@ def table_from_diffusers(values: Mapping[str, Any]) -> Table:
             f"scheduler_config.json: _class_name {str(name)[:60]!r} is none of {', '.join(sorted(READ))}."
         )
     full = {**DEFAULTS, **values}
-    steps = int(_number(full, "num_train_timesteps", 1, MOST_STEPS))
+    steps = full["num_train_timesteps"]
+    if type(steps) is not int or not 1 <= steps <= MOST_STEPS:
+        raise _refused("num_train_timesteps", steps)
     if full["trained_betas"] is not None:
         betas = full["trained_betas"]
         if (
@@ -129,9 +135,7 @@ def table_from_diffusers(values: Mapping[str, Any]) -> Table:
             case "squaredcos_cap_v2":
                 table = Table.cosine(steps)
             case other:
-                raise SettingsError(
-                    f"scheduler_config.json: beta_schedule = {str(other)[:60]!r} is not supported."
-                )
+                raise _refused("beta_schedule", other)
     return table.zero_terminal_snr() if _flag(full, "rescale_betas_zero_snr") else table
 
 
@@ -145,9 +149,7 @@ def prediction_from_diffusers(values: Mapping[str, Any]) -> Prediction:
         case "v_prediction":
             return V()
         case other:
-            raise SettingsError(
-                f"scheduler_config.json: prediction_type = {str(other)[:60]!r} is not supported."
-            )
+            raise _refused("prediction_type", other)
 
 
 def clip_from_diffusers(values: Mapping[str, Any]) -> float | None:

@@ -77,7 +77,7 @@ class FolderRun:
         crew: Crew = ALONE,
         stop: Callable[[], bool] = lambda: False,
         trackers: Sequence[Tracker] = (),
-        sample_share: float = 0.04,
+        sample_share: float = 0.03,
     ) -> None:
         self.data, self.settings, self.out, self.crew = data, settings, out, crew
         self.trackers, self.sample_share = tuple(trackers), sample_share
@@ -204,7 +204,7 @@ def train_run(
     crew: Crew = ALONE,
     stop: Callable[[], bool] = lambda: False,
     trackers: Callable[[], Sequence[Tracker]] = tuple,
-    sample_share: float = 0.04,
+    sample_share: float = 0.03,
     restart: bool = False,
 ) -> Iterator[TrainStep]:
     """Trains in the folder `out`, which is then a model to sample from, or goes on with the run that is
@@ -217,7 +217,7 @@ def train_run(
         if crew.leads:
             stack.enter_context(lock(out))
             clean_temporaries(out)
-        check_folder(out, settings, data, restart)
+        check_folder(out, settings, data, restart and crew.leads)
         run = FolderRun(
             data,
             settings,

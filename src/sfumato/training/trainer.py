@@ -30,7 +30,7 @@ from sfumato.training.validation import HeldOut, Validation
 from sfumato.training.vault import Memory, Vault
 
 _MEMORY_EVERY = 100
-_SAVE_SHARE = 0.03
+_SAVE_SHARE = 0.015
 _RECOVERED = 100
 """Good steps after a roll-back until another one is allowed."""
 
