@@ -3,9 +3,10 @@
     python benchmarks/resume.py            # about 10 minutes
     python benchmarks/resume.py --cuts 20 --stops 20
 
-A5: runs cut one to three times at random steps, with 0 to 3 data threads, in fp32 and bf16, with AdamW and SGLD, must
-end with the same weights, averages, optimiser, losses and samples as the run that nobody cut. A9: SIGTERM, SIGINT
-and SIGUSR1 at random instants must end within 10 s with their codes, saved at the last finished step.
+A5: runs cut one to three times at random steps, with 0 to 3 data threads, in fp32 and bf16, with AdamW and
+SGLD, must end with the same weights, averages, optimiser, losses and samples as the run that nobody cut. A9:
+SIGTERM, SIGINT and SIGUSR1 at random instants must end within 10 s with their codes, saved at the last
+finished step.
 """
 
 from __future__ import annotations

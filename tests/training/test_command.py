@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from sfumato.training.device import choose_device, choose_precision, gains_from_
 from sfumato.training.figures import grid, write_loss
 from sfumato.training.logs import LOG, TensorBoard, WeightsAndBiases, read_log
 from sfumato.training.recipes import RunSettings, pixels
+from sfumato.training.run import train_run
 from sfumato.training.settings import TrainSettings
 
 APP = typer.Typer()
@@ -151,6 +155,38 @@ def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list
     assert isinstance(result.exception, SfumatoError)
     assert words in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path) -> None:
+    """A learning rate that destroys: every look is worse than the first, and the first is what the folder holds."""
+    training = TrainSettings(
+        steps=50, batch=4, lr=0.05, warmup=0, ema=0.0, validate=1, patience=3, averages=0
+    )
+    steps = list(train_run(data, RunSettings(training), tmp_path / "run", sample_share=0.0))
+    assert steps[-1].step < 50
+    looks = [s.validation.loss for s in steps if s.validation is not None]
+    best = looks.index(min(looks)) + 1
+    assert steps[-1].step == best + 3
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    marked = checkpoints.best()
+    assert marked is not None
+    assert marked.step == best
+    wanted = checkpoints.load(marked)[0]["ema"]
+    for name, value in load(tmp_path / "run", "cpu").model.named_parameters():
+        assert torch.equal(value, wanted[name])
+
+
+def test_a_signal_ends_the_command_with_its_code(pictures: Path, tmp_path: Path) -> None:
+    timer = threading.Timer(4.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    result = call(pictures, tmp_path / "run", "--steps", "100000", "--sample-share", "0")
+    timer.join()
+    assert result.exit_code == 143
+    assert "the same command goes on from there" in result.output
+    log = read_log(tmp_path / "run" / LOG)
+    last = Checkpoints(tmp_path / "run" / "checkpoints").latest()
+    assert last is not None
+    assert last.step == (log[-1]["step"] if log else 0)
 
 
 def test_defaults_follow_from_the_data(data: DataSet) -> None:

@@ -177,6 +177,15 @@ def test_early_stopping_on_pictures_learned_by_heart() -> None:
     assert f"no better held-out loss since step {best.step}: stopping early" in told
 
 
+def test_a_budget_in_minutes_follows_the_clock(model: Callable[..., Model], batches: Batches) -> None:
+    training, steps = run(model(), batches, replace(SETTINGS, steps=None, minutes=0.01, validate=0))
+    shares = [s.share for s in steps]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert training.counters.seconds >= 0.6
+    assert steps[-1].lr < steps[len(steps) // 2].lr
+
+
 def test_trend_waits_for_a_real_rise() -> None:
     trend = Trend()
     for step, loss in enumerate((1.0, 0.9, 0.901, 0.902, 0.903)):
