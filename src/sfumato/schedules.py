@@ -231,7 +231,7 @@ class Table:
         values = torch.as_tensor(betas, dtype=torch.float64)
         if values.ndim != 1 or not bool(((values > 0) & (values <= 1)).all()):
             raise SettingsError("betas must be a list of numbers in (0, 1]")
-        return Table._from_log_alpha_bar(torch.log1p(-values).cumsum(0))
+        return Table._of(_preserving(torch.log1p(-values).cumsum(0) / 2))
 
     @staticmethod
     def from_alpha_bars(alpha_bars: Sequence[float] | Tensor) -> Table:
@@ -239,11 +239,10 @@ class Table:
         values = torch.as_tensor(alpha_bars, dtype=torch.float64)
         if values.ndim != 1 or not bool(((values >= 0) & (values < 1)).all()):
             raise SettingsError("alpha-bars must be a list of numbers in [0, 1)")
-        return Table._from_log_alpha_bar(values.log())
+        return Table._of(_preserving(values.log() / 2))
 
     @staticmethod
-    def _from_log_alpha_bar(log_alpha_bar: Tensor) -> Table:
-        level = _preserving(log_alpha_bar / 2)
+    def _of(level: Level) -> Table:
         return Table(tuple(level.alpha.tolist()), tuple(level.sigma.tolist()))
 
     @staticmethod
@@ -272,14 +271,13 @@ class Table:
     def sampled(schedule: Schedule, steps: int) -> Table:
         """The nodes t = 1/T .. 1 of any variance-preserving curve."""
         level = schedule.level(torch.arange(1, steps + 1, dtype=torch.float64) / steps)
-        norm = level.norm
-        return Table(tuple((level.alpha / norm).tolist()), tuple((level.sigma / norm).tolist()))
+        return Table._of(level.scaled(1 / level.norm))
 
     def zero_terminal_snr(self) -> Table:
         """Moves and stretches sqrt(alpha-bar) so that it ends at exactly 0 (Lin et al. 2024, algorithm 1)."""
         a = torch.tensor(self.alpha, dtype=torch.float64)
         a = (a - a[-1]) * (a[0] / (a[0] - a[-1])) if len(a) > 1 else torch.zeros_like(a)
-        return Table(tuple(a.tolist()), tuple(((1 - a) * (1 + a)).sqrt().tolist()))
+        return Table._of(Level(a, ((1 - a) * (1 + a)).sqrt()))
 
     @property
     def steps(self) -> int:
