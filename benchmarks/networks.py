@@ -2,6 +2,7 @@
 
     python benchmarks/networks.py            # about 15 minutes on 2 cores
     python benchmarks/networks.py --quick    # three pairs, small batches
+    python benchmarks/networks.py --one-thread   # processor time of one thread: for a machine that others use too
 
 Each contestant lives in a process of its own and is run as its users would run it: a peer with its
 defaults, Sfumato as its command line runs it (the heap kept). The two of a pair are timed in turn, A B B A
@@ -159,62 +160,6 @@ class Nothing(metaclass=Anything):
         pass
 
 
-def forward(self, x: Tensor, t: Tensor) -> Tensor:
-    angle = t[:, None] * torch.logspace(0, -4, 32)
-    return self.network(x, self.time(torch.cat([angle.sin(), angle.cos()], dim=1)))
-
-
-def azula() -> Contestant:
-    from azula.nn.unet import UNet
-
-    unet = UNet(3, 3, hid_channels=(64, 128, 192), hid_blocks=(3, 2, 3), mod_features=256)
-    network = Told(unet, 256)
-    return Contestant(network, network)
-
-
-def lucidrains() -> Contestant:
-    sys.meta_path.append(Stand())
-    from denoising_diffusion_pytorch import Unet
-
-    network = Unet(dim=56, dim_mults=(1, 2, 2, 4), full_attn=(False, True, False, False), flash_attn=True)
-    return Contestant(network, network)
-
-
-def smalldiffusion() -> Contestant:
-    sys.meta_path.append(Stand())
-    from smalldiffusion.model_unet import Unet
-
-    network = Unet(SIDE, 3, 3, ch=64, ch_mult=(1, 2, 2, 2), attn_resolutions=(16,), dropout=0.0)
-    return Contestant(network, lambda x, t: network(x, t[:, None, None, None]))
-
-
-CONTESTANTS: dict[str, Callable[[], Contestant]] = {
-    f.__name__: f for f in (diffusers, same, base, plain, azula, lucidrains, smalldiffusion)
-}
-PAIRS = (
-    ("same", "diffusers"),
-    ("base", "diffusers"),
-    ("plain", "azula"),
-    ("base", "lucidrains"),
-    ("base", "smalldiffusion"),
-)
-
-
-def keep() -> None:
-    from sfumato.cli.heap import keep_heap
-
-    keep_heap()
-
-
-def without_torchvision() -> None:
-    """Two peers import torchvision for what is not their network; an empty module takes its place."""
-    for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "torchvision.datasets"):
-        stub = types.ModuleType(name)
-        stub.__getattr__ = lambda _: None  # type: ignore[method-assign]
-        stub.__path__ = []  # type: ignore[attr-defined]
-        sys.modules.setdefault(name, stub)
-
-
 def forward(contestant: Contestant, batch: int) -> Callable[[], None]:
     contestant.network.eval()
     x, t = torch.randn(batch, 3, SIDE, SIDE), torch.full((batch,), 500.0)
@@ -264,8 +209,12 @@ def peak(run: Callable[[], None]) -> float:
     return top / 1e6
 
 
-def worker(name: str) -> None:
+def worker(name: str, one_thread: bool) -> None:
     """Obeys lines of "what batch" on its input and answers with seconds (or megabytes)."""
+    clock = time.perf_counter
+    if one_thread:
+        torch.set_num_threads(1)
+        clock = time.thread_time
     torch.manual_seed(0)
     contestant = CONTESTANTS[name]()
     print(sum(w.numel() for w in contestant.network.parameters()) / 1e6, flush=True)
@@ -279,14 +228,14 @@ def worker(name: str) -> None:
             ready = {line: {"forward": forward, "step": step}[what](contestant, int(size))}
             ready[line]()
             ready[line]()
-        start = time.perf_counter()
+        start = clock()
         ready[line]()
-        print(time.perf_counter() - start, flush=True)
+        print(clock() - start, flush=True)
 
 
 class Process:
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, __file__, "--worker", name]
+    def __init__(self, name: str, one_thread: bool) -> None:
+        command = [sys.executable, __file__, "--worker", name, *(["--one-thread"] if one_thread else [])]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -331,11 +280,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="3 pairs, without the batch of 64")
-    parser.add_argument("--only", default="", help="pairs with this name, for example base")
+    parser.add_argument("--one-thread", action="store_true", help="processor time of one thread")
+    parser.add_argument("--only", default="", help="only pairs whose first name starts so, for example base")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker)
+        return worker(options.worker, options.one_thread)
     forwards = (1, 16) if options.quick else (1, 16, 64)
     jobs = [("forward", b) for b in forwards] + [("step", 32)]
     print("time of ours / time of the peer (ms ours, ms peer)\n")
@@ -348,7 +298,7 @@ def main() -> None:
     for names in PAIRS:
         if options.only and not names[0].startswith(options.only):
             continue
-        ours, theirs = (Process(name) for name in names)
+        ours, theirs = (Process(name, options.one_thread) for name in names)
         if ours.parameters is None or theirs.parameters is None:
             print(f"| {names[0]} / {names[1]} | not installed |", flush=True)
             continue
