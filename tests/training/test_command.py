@@ -158,7 +158,7 @@ def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list
 
 
 def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path) -> None:
-    """A learning rate that destroys: every look is worse than the first, and the first is what the folder holds."""
+    """A learning rate that destroys: looks get worse, and the best is what the folder holds."""
     training = TrainSettings(
         steps=50, batch=4, lr=0.05, warmup=0, ema=0.0, validate=1, patience=3, averages=0
     )

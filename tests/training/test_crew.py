@@ -85,5 +85,5 @@ def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_processes_than_pictures_are_refused(model: Callable[..., Model], batches: Batches) -> None:
-    with pytest.raises(SettingsError, match="batch of 2 has no picture for each of 3 processes"):
+    with pytest.raises(SettingsError, match="batch of 2 is too small for 3 processes"):
         Training(model(), batches, replace(SETTINGS, batch=2), crew=Crew(0, 3))

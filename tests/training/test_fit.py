@@ -20,7 +20,8 @@ from sfumato.schedules import Cosine
 from sfumato.training.errors import TrainingError
 from sfumato.training.levels import Stratified
 from sfumato.training.settings import Habits, TrainSettings
-from sfumato.training.trainer import Training, TrainStep, fit
+from sfumato.training.step import TrainStep
+from sfumato.training.trainer import Training, fit
 from sfumato.training.validation import HeldOut, Trend, buckets
 
 SETTINGS = TrainSettings(steps=12, batch=8, lr=2e-3, warmup=2, validate=4)

@@ -16,7 +16,7 @@ from sfumato.data.dataset import DataSet
 from sfumato.training.interrupt import Interrupt
 from sfumato.training.logs import TensorBoard, Tracker, WeightsAndBiases
 from sfumato.training.recipes import RunSettings
-from sfumato.training.trainer import TrainStep
+from sfumato.training.step import TrainStep
 
 
 def trackers(

@@ -34,9 +34,8 @@ class Crew:
 
     def share(self, positions: Sequence[int]) -> Sequence[int]:
         """This process's part of a batch."""
-        return positions[
-            len(positions) * self.rank // self.size : len(positions) * (self.rank + 1) // self.size
-        ]
+        size = len(positions)
+        return positions[size * self.rank // self.size : size * (self.rank + 1) // self.size]
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Adds the tensors of all processes, in place, in one message. Raises TrainingError if one is
@@ -70,6 +69,12 @@ class Crew:
 
 
 ALONE = Crew()
+
+
+def cut(size: int, parts: int) -> list[tuple[int, int]]:
+    """0 .. size in at most `parts` pieces, as even as can be: where each begins and ends."""
+    parts = min(parts, size)
+    return [(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sfumato.errors import SettingsError
-from sfumato.training.trainer import TrainStep
+from sfumato.training.step import TrainStep
 
 LOG = "log.jsonl"
 

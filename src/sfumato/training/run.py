@@ -32,7 +32,8 @@ from sfumato.training.figures import write_grid, write_loss
 from sfumato.training.logs import LOG, Log, Tracker, read_log, values
 from sfumato.training.recipes import RunSettings
 from sfumato.training.settings import Habits
-from sfumato.training.trainer import Training, TrainStep
+from sfumato.training.step import TrainStep
+from sfumato.training.trainer import Training
 from sfumato.training.validation import HeldOut
 from sfumato.training.vault import Disk
 
@@ -111,7 +112,8 @@ class FolderRun:
             yield from self.training.steps()
             return
         with ExitStack() as stack:
-            write_json(self.out / SETTINGS, self.settings.to_json() | {"data": self.data.fingerprint})
+            said = {"data": self.data.fingerprint, "reasons": list(self.settings.reasons)}
+            write_json(self.out / SETTINGS, self.settings.to_json() | said)
             log = Log(self.out / LOG, self.training.counters.position)
             stack.callback(log.close)
             for tracker in self.trackers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from sfumato.errors import SettingsError
 from sfumato.model import Model
 from sfumato.training import optimisers
 from sfumato.training.average import Ema, FlatWeights
-from sfumato.training.crew import ALONE, Crew
+from sfumato.training.crew import ALONE, Crew, cut
 from sfumato.training.device import choose_device
 from sfumato.training.errors import TrainingError
 from sfumato.training.lesson import Lesson
@@ -26,6 +26,7 @@ from sfumato.training.levels import Where, ends
 from sfumato.training.objectives import Objective
 from sfumato.training.settings import Habits, TrainSettings
 from sfumato.training.state import Counters, State
+from sfumato.training.step import Stream, TrainStep, closable
 from sfumato.training.validation import HeldOut, Validation
 from sfumato.training.vault import Memory, Vault
 
@@ -33,39 +34,6 @@ _MEMORY_EVERY = 100
 _SAVE_SHARE = 0.015
 _RECOVERED = 100
 """Good steps after a roll-back until another one is allowed."""
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Samples by their position in an endless stream (`data.Batches`)."""
-
-    def each(
-        self, chunks: Iterable[Sequence[int]], *, workers: int = 0, ahead: int = 4
-    ) -> Iterator[Batch]: ...
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """One step: what it cost and what it did.
-
-    step: updates made so far; images: samples used so far. loss: mean over the batch; grad_norm: before
-    clipping. share: part of the budget used, 0 .. 1. skipped: nothing was learned, the numbers were not
-    finite. last: the run is over and saved. notices: sentences for people.
-    """
-
-    step: int
-    images: int
-    loss: float
-    grad_norm: float
-    lr: float
-    seconds: float
-    share: float
-    skipped: bool = False
-    saved: bool = False
-    last: bool = False
-    images_per_second: float = 0.0
-    validation: Validation | None = None
-    notices: tuple[str, ...] = ()
 
 
 class Training:
@@ -94,9 +62,7 @@ class Training:
         where: Where | None = None,
     ) -> None:
         if settings.batch < crew.size:
-            raise SettingsError(
-                f"a batch of {settings.batch} has no picture for each of {crew.size} processes"
-            )
+            raise SettingsError(f"a batch of {settings.batch} is too small for {crew.size} processes")
         device = choose_device(habits.device, crew.local_rank)
         self.model = model.to(device).train()
         self.stream, self.settings, self.habits, self.crew = stream, settings, habits, crew
@@ -133,8 +99,7 @@ class Training:
         return self.settings.budget.share(c.step, c.position, c.seconds)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside the block the model has its averaged weights: for samples and for looking at held-out
-        pictures."""
+        """Inside the block the model has its averaged weights: for samples and held-out pictures."""
         return self.state.weights.swapped(self.state.average)
 
     def steps(self) -> Iterator[TrainStep]:
@@ -146,10 +111,10 @@ class Training:
             self.save()
         rates = deque([(time.monotonic(), self.counters.position)], maxlen=20)
         size, first = self.settings.batch, self.counters.position
-        cuts = _cuts(len(self.crew.share(range(size))), self.settings.accumulate)
+        cuts = cut(len(self.crew.share(range(size))), self.settings.accumulate)
         shares = (self.crew.share(range(at, at + size)) for at in count(first, size))
         parts = (share[a:b] for share in shares for a, b in cuts)
-        with closing(_closable(self.stream.each(parts, workers=self.habits.workers))) as batches:
+        with closing(closable(self.stream.each(parts, workers=self.habits.workers))) as batches:
             while not self._over():
                 step = self._step(batches, len(cuts))
                 if step is None:
@@ -188,12 +153,13 @@ class Training:
         loss, c.seconds = self._agree(grads, loss)
         norm = float(nn.utils.get_total_norm(grads))
         c.position += self.settings.batch
-        fine = _finite(loss) and _finite(norm)
+        fine = math.isfinite(loss) and math.isfinite(norm)
         notices = self._learn(grads, norm, lr) if fine else self._pass_over(names)
         self.state.optimiser.zero_grad(set_to_none=True)
         c = self.counters
-        step = TrainStep(c.step, c.position, loss, norm, lr, time.monotonic() - began, self.share, not fine)
-        return self._aftermath(replace(step, notices=notices))
+        took = time.monotonic() - began
+        step = TrainStep(c.step, c.position, loss, norm, lr, took, self.share, not fine, notices=notices)
+        return self._aftermath(step)
 
     def _gradient(self, batches: Iterator[Batch], parts: int) -> tuple[Tensor, tuple[str, ...]] | None:
         """Adds up the gradients of this process's share; its loss, float64, and the names of its pictures."""
@@ -254,17 +220,19 @@ class Training:
                 f"the loss is not finite for {c.in_a_row} steps in a row, again after a return to step "
                 f"{c.rolled_to}: lower --lr, use --precision fp32, or look at these pictures: {listed}"
             )
-        position, skipped, seconds = c.position, c.skipped, c.seconds
         self.vault.restore(self.state)
-        c = self.counters
-        c.position, c.skipped, c.seconds, c.in_a_row, c.rolled_to = position, skipped, seconds, 0, c.step
-        return (notice, f"{self.settings.tolerance} such steps in a row: back to the state of step {c.step}")
+        back = self.counters
+        back.position, back.skipped, back.seconds = c.position, c.skipped, c.seconds
+        back.in_a_row, back.rolled_to = 0, back.step
+        return (
+            notice,
+            f"{self.settings.tolerance} such steps in a row: back to the state of step {back.step}",
+        )
 
     def _aftermath(self, step: TrainStep) -> TrainStep:
         """Looks at held-out pictures, keeps averages and saves, where it is time for it."""
         c, every = self.counters, self.settings.validate
-        look: Validation | None = None
-        notices = step.notices
+        look, notices = None, step.notices
         due = every > 0 and (c.step % every == 0 or (self.share >= 1 and not self.stopped))
         if due and self.held is not None and not step.skipped:
             look, notices = self._look(self.held, notices)
@@ -328,16 +296,3 @@ def fit(
     yield from training.steps()
     training.state.weights.vector.copy_(training.state.average)
     model.eval()
-
-
-def _cuts(size: int, parts: int) -> list[tuple[int, int]]:
-    parts = min(parts, size)
-    return [(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
-
-
-def _closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
-    yield from batches
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
