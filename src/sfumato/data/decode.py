@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from sfumato.errors import ImageFileError
 
 Read = TypeVar("Read")
+OpenFile = io.BytesIO | io.BufferedReader
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What may be opened. Pillow itself opens 43 formats, some of them by running Ghostscript or unpacking
@@ -126,7 +127,7 @@ def decode(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return _guarded(source, lambda file: _decode(file, max_pixels))
 
 
-def _guarded(source: Path | bytes, read: Callable[[BinaryIO], Read]) -> Read:
+def _guarded(source: Path | bytes, read: Callable[[OpenFile], Read]) -> Read:
     """Runs one reading of one file; whatever it raises becomes a BadPicture."""
     where = shown(source) if isinstance(source, Path) else "a picture given as bytes"
     try:
@@ -144,7 +145,7 @@ class _Refused(Exception):
     """A reason found by this file's own checks."""
 
 
-def _opened(source: Path | bytes) -> BinaryIO:
+def _opened(source: Path | bytes) -> OpenFile:
     """The file, if it is an ordinary one: opening a pipe would wait for ever, a device might never end."""
     if isinstance(source, bytes):
         if not source:
@@ -175,7 +176,7 @@ def _opened(source: Path | bytes) -> BinaryIO:
     return file
 
 
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _open(file: OpenFile, max_pixels: int) -> Image.Image:
     """Pillow's lazy image, its size and mode checked, nothing decoded yet."""
     try:
         image = Image.open(file, formats=FORMATS)
@@ -188,11 +189,11 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
         raise _Refused(f"it is {width} x {height} pixels, more than {max_pixels:,}")
     if image.mode not in _MODES and image.mode not in _DEEP:
         kind = _REFUSED.get(image.mode, f"pixels of mode {image.mode}")
-        raise _Refused(f"{kind} have no fixed range; save it as an 8-bit or 16-bit picture")
+        raise _Refused(f"{kind} are not supported; save it with 8 or 16 bits a channel")
     return image
 
 
-def _header(file: BinaryIO, max_pixels: int) -> Header:
+def _header(file: OpenFile, max_pixels: int) -> Header:
     image = _open(file, max_pixels)
     width, height = image.size
     # a PNG's late EXIF and every TIFF's need no look: the one would decode it, the other is in the size
@@ -203,7 +204,7 @@ def _header(file: BinaryIO, max_pixels: int) -> Header:
     return Header(width, height, _mode(image), image.format or "")
 
 
-def _decode(file: BinaryIO, max_pixels: int) -> Picture:
+def _decode(file: OpenFile, max_pixels: int) -> Picture:
     image = _open(file, max_pixels)
     stored, mode, form = image.mode, _mode(image), image.format or ""
     tags: dict[int, object] = dict(getattr(image, "tag_v2", {}))
@@ -212,8 +213,10 @@ def _decode(file: BinaryIO, max_pixels: int) -> Picture:
     if stored in _DEEP:
         if "transparency" in image.info:
             raise _Refused("16-bit grey with a transparent colour is not supported; save it with 8 bits")
-        if tags.get(258, (16,)) != (16,):
-            raise _Refused(f"{tags[258]} bits a pixel are not supported; save it with 8 or 16 bits")
+        bits = tags.get(258, (16,))
+        if bits != (16,):
+            number = bits[0] if isinstance(bits, tuple) else bits
+            raise _Refused(f"{number} bits a pixel are not supported; save it with 8 or 16 bits")
         array = np.asarray(image).astype(np.uint16)
         if tags.get(262) == 0:  # TIFF's "white is zero", which Pillow turns round for 8 bits only
             array = 65535 - array
