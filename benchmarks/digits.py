@@ -39,7 +39,7 @@ def shifted(x: Tensor, step: int) -> Tensor:
 
 
 def train_judge(data: DataSet | None = None, seed: int = 0, epochs: int = 8) -> tuple[nn.Sequential, float]:
-    """A classifier trained on nine tenths of the pictures (the bundled digits), and its accuracy on the rest."""
+    """A classifier trained on nine tenths of the pictures (the digits), and its accuracy on the rest."""
     data = data or prepare("digits", hold_out=0.0)
     rows = range(min(len(data), 10_000))
     x, y = data.images(rows), data.take(rows).classes

@@ -1,17 +1,18 @@
-"""Quality for the same minutes: what a user gets who trains with Sfumato, or with a peer by that peer's own defaults.
+"""Quality for the same minutes: what a user gets who trains with Sfumato, or with a peer by that peer's own
+defaults.
 
-    python benchmarks/quality.py                        # bundled digits: 3 minutes each, 2 seeds, four peers: half an hour
+    python benchmarks/quality.py    # digits: 3 minutes each, 2 seeds, four peers: over half an hour
     python benchmarks/quality.py --cifar cifar10.npz --minutes 10 --peers azula,diffusers --seeds 1
 
-Every contestant trains a network of about the same size without classes in a process of its own; they take turns of
-15 seconds, so a slow minute of the machine hits all. The network, loss, schedule, optimiser and averaging are each
-library's own; the batch is 64 for all. Then, with the averaged weights:
+Every contestant trains a network of about the same size without classes in a process of its own; they take
+turns of 15 seconds, so a slow minute of the machine hits all. The network, loss, schedule, optimiser and
+averaging are each library's own; the batch is 64 for all. Then, with the averaged weights:
 
-- the held-out epsilon-loss, the mean over 16 log-SNRs from -8 to 8 on the variance-preserving curve, on the same pictures
-  and noise for all;
-- KID (Binkowski et al. 2018; polynomial kernel of degree 3, unbiased) of 1,000 samples against held-back real pictures, on
-  the features of a small classifier trained on the real ones, by one and the same sampler (DPM-Solver++ 2M, 40 steps), with
-  a standard error from ten blocks.
+- the held-out epsilon-loss, the mean over 16 log-SNRs from -8 to 8 on the variance-preserving curve, on the
+  same pictures and noise for all;
+- KID (Binkowski et al. 2018; polynomial kernel of degree 3, unbiased) of 1,000 samples against held-back real
+  pictures, on the features of a small classifier trained on the real ones, by one and the same sampler
+  (DPM-Solver++ 2M, 40 steps), with a standard error from ten blocks.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def at(log_snr: Tensor) -> Level:
 
 @dataclass
 class Contestant:
-    """A network with its averaged copy: `loss(x0)` is what it trains on, `eps(x, log_snr)` what it then believes of x on the
-    variance-preserving curve."""
+    """A network with its averaged copy: `loss(x0)` is what it trains on, `eps(x, log_snr)` what it then
+    believes of x on the variance-preserving curve."""
 
     module: nn.Module
     loss: Callable[[Tensor], Tensor]
@@ -100,7 +101,8 @@ def per_table(alpha_bar: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def diffusers(data: DataSet) -> Contestant:
-    """As examples/unconditional_image_generation trains: DDPM, epsilon, AdamW 1e-4 with 500 steps of warm-up, EMA 0.9999."""
+    """As examples/unconditional_image_generation trains: DDPM, epsilon, AdamW 1e-4 with 500 steps of warm-up,
+    EMA 0.9999."""
     from diffusers import DDPMScheduler, UNet2DModel
 
     c, h, w = data.shape
@@ -126,7 +128,8 @@ def diffusers(data: DataSet) -> Contestant:
 
 
 def lucidrains(data: DataSet) -> Contestant:
-    """GaussianDiffusion's defaults: sigmoid schedule, v; its Trainer's Adam 1e-4, betas (0.9, 0.99), EMA 0.995."""
+    """GaussianDiffusion's defaults: sigmoid schedule, v; its Trainer's Adam 1e-4, betas (0.9, 0.99), EMA
+    0.995."""
     sys.meta_path.append(Stand())
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
 
@@ -321,6 +324,17 @@ def kid(a: Tensor, b: Tensor, blocks: int = 10) -> tuple[float, float]:
     return mmd(a / scale, b / scale), statistics.stdev(parts) / math.sqrt(blocks)
 
 
+def say(worker: subprocess.Popen[str], text: str) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write(text + "\n")
+    worker.stdin.flush()
+
+
+def hear(worker: subprocess.Popen[str]) -> list[str]:
+    assert worker.stdout is not None
+    return worker.stdout.readline().split()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -340,16 +354,14 @@ def main() -> None:
         passed = ["--minutes", str(options.minutes), *(["--cifar", source] if options.cifar else [])]
         teams = {n: subprocess.Popen([sys.executable, __file__, *passed, "--worker", n, str(seed)], stdin=subprocess.PIPE,
                                      stdout=subprocess.PIPE, text=True) for n in names}  # fmt: skip
-        say = lambda name, text: (teams[name].stdin.write(text + "\n"), teams[name].stdin.flush())  # type: ignore[union-attr]
-        hear = lambda name: teams[name].stdout.readline().split()  # type: ignore[union-attr]
-        sizes = {n: float(hear(n)[0]) for n in names}
+        sizes = {n: float(hear(teams[n])[0]) for n in names}
         for _ in range(math.ceil(options.minutes * 60 / SLICE)):
             for name in names:
-                say(name, str(SLICE))
-                hear(name)
+                say(teams[name], str(SLICE))
+                hear(teams[name])
         for name in names:
-            say(name, "end")
-            steps, loss, value, error = hear(name)
+            say(teams[name], "end")
+            steps, loss, value, error = hear(teams[name])
             print(
                 f"| {name} | {seed} | {sizes[name]:.2f} | {steps} | {float(loss):.4f} | "
                 f"{1e3 * float(value):.2f} +- {1e3 * float(error):.2f} |",
