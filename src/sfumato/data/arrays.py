@@ -53,7 +53,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         if unpacked > _LARGEST:
             raise DataError(f"{shown(path)} unpacks to {unpacked:,} bytes, more than {_LARGEST:,}")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in _KNOWN if name in file.files}
+            parts = {name: file[name] for name in _KNOWN if name in file.files}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         if "allow_pickle" in str(error):
             raise DataError(
@@ -63,6 +63,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{shown(path)} cannot be read as an .npz file ({shown(str(error))[:120]})") from None
     except MemoryError:
         raise DataError(f"{shown(path)} does not fit into memory: use a folder of pictures instead") from None
+    strange = [name for name, part in parts.items() if not isinstance(part, np.ndarray)]
+    if strange:
+        raise DataError(f"`{strange[0]}` in {shown(path)} is no array")
+    return parts
 
 
 def _channels_last(path: Path, a: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:

@@ -26,9 +26,9 @@ class Augment:
     """
 
     flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    brightness: float | int = 0.0
+    contrast: float | int = 0.0
+    saturation: float | int = 0.0
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):

@@ -32,7 +32,7 @@ class Batches:
     data: DataSet
     seed: int = 0
     augment: Augment = field(default_factory=Augment)
-    balance: float = 1.0
+    balance: float | int = 1.0
     order: Order = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,9 @@ def read_folder(root: Path) -> Source:
     try:
         files = sorted(_walk(root), key=natural)
     except OSError as error:
-        raise DataError(f"{door.shown(root)} cannot be read ({error.strerror or error})") from None
+        raise DataError(
+            f"{door.shown(error.filename or root)} cannot be read ({error.strerror or error})"
+        ) from None
     names = [name for name in files if name.lower().endswith(PICTURES + _OTHER_PICTURES)]
     if not names:
         raise DataError(
@@ -90,10 +92,17 @@ def _walk(root: Path) -> Iterator[str]:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 name = f"{inside}/{entry.name}" if inside else entry.name
-                if entry.is_dir():
+                if _is_folder(entry):
                     waiting.append(name)
                 else:
                     yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a ring of links; the door says so when it is read
+        return False
 
 
 def _labels(

@@ -40,7 +40,7 @@ class Wishes:
     multiple: int
     channels: int | None
     resize: Resize
-    room: float
+    room: float | int
     largest: int
 
 
@@ -66,7 +66,12 @@ class Ready:
 
 
 def build(
-    folder: Path, source: Source, wishes: Wishes, limit_bad: float, threads: int, progress: Progress | None
+    folder: Path,
+    source: Source,
+    wishes: Wishes,
+    limit_bad: float | int,
+    threads: int,
+    progress: Progress | None,
 ) -> None:
     headers = list(in_order(range(len(source.items)), lambda i: attempt(source, i, source.header), threads))
     good = [h for h in headers if isinstance(h, Header)]
@@ -95,7 +100,7 @@ def _fill(
     wishes: Wishes,
     form: Form,
     headers: list[Header | Flaw],
-    limit_bad: float,
+    limit_bad: float | int,
     threads: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -206,7 +211,7 @@ def _manifest(
     }
 
 
-def check_bad(source: Source, bad: tuple[Flaw, ...], total: int, limit: float) -> None:
+def check_bad(source: Source, bad: tuple[Flaw, ...], total: int, limit: float | int) -> None:
     if len(bad) == total:
         raise DataError(
             f"none of the {total} pictures in {shown(source.name)} can be read; the first: {bad[0]}"

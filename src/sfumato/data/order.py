@@ -15,7 +15,7 @@ from sfumato.errors import DataError
 _KEPT = 2
 
 
-def tempered(classes: np.ndarray, temper: float) -> np.ndarray:
+def tempered(classes: np.ndarray, temper: float | int) -> np.ndarray:
     """Each picture's share of the stream, (N,), adding to 1: a class of n pictures gets a share like
     n^temper.
 

@@ -28,11 +28,11 @@ def prepare(
     multiple: int = 1,
     channels: int | None = None,
     resize: Resize = "crop",
-    hold_out: float = 0.05,
-    room: float = 0.0,
+    hold_out: float | int = 0.05,
+    room: float | int = 0.0,
     largest: int = LARGEST,
     cache: Path | None = None,
-    limit_bad: float = 0.05,
+    limit_bad: float | int = 0.05,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> DataSet:
@@ -74,7 +74,7 @@ def prepare(
 
 
 def _check(
-    channels: int | None, resize: str, room: float, multiple: int, limit_bad: float, largest: int
+    channels: int | None, resize: str, room: float | int, multiple: int, limit_bad: float | int, largest: int
 ) -> None:
     if channels not in (None, 1, 3, 4):
         raise DataError(
@@ -93,7 +93,7 @@ def _data_set(
     pixels: np.ndarray,
     manifest: dict[str, Any],
     bad: tuple[Flaw, ...],
-    hold_out: float,
+    hold_out: float | int,
     reused: bool,
 ) -> DataSet:
     sides = np.array(held_out(manifest["digests"], hold_out), dtype=bool)

@@ -12,7 +12,7 @@ LARGEST = 64
 """The longest side chosen unasked: what trains in minutes on a laptop."""
 
 
-def rounded(side: float, multiple: int) -> int:
+def rounded(side: float | int, multiple: int) -> int:
     """The multiple nearest to a side, upwards when between two, at least one."""
     return max(1, math.floor(side / multiple + 0.5)) * multiple
 

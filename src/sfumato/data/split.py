@@ -15,7 +15,7 @@ def place(digest: str) -> float:
     return int(digest[:13], 16) / 16**13
 
 
-def held_out(digests: Sequence[str], share: float) -> list[bool]:
+def held_out(digests: Sequence[str], share: float | int) -> list[bool]:
     """For each picture whether it is held out: those placed below `share`.
 
     A picture's side depends on its content alone, hence stays when others are added, and copies of it share

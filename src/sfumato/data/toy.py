@@ -57,7 +57,7 @@ class Mixture:
         object.__setattr__(self, "stds", stds)
 
     @staticmethod
-    def gaussian(mean: Sequence[float], std: Sequence[float]) -> Mixture:
+    def gaussian(mean: Sequence[float | int], std: Sequence[float | int]) -> Mixture:
         """One Gaussian N(mean, diag std^2)."""
         to = lambda values: torch.tensor([list(values)], dtype=torch.float64)
         return Mixture(torch.ones(1, dtype=torch.float64), to(mean), to(std))
