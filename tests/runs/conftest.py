@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import small
 
+from corpora import small
 from sfumato.predictions import V
 from sfumato.runs import Run
 from sfumato.schedules import Table

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import torch
 from torch import Tensor
 
+from corpora import small
 from sfumato import schedules as s
 from sfumato.card import Card, ImageSettings, TrainingSettings, WeightsSettings, build, parse_card
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small
 import torch
 from torch import Tensor
 
+from corpora import small
 from sfumato import plans
 from sfumato.card import ImageSettings, SamplerSettings
 from sfumato.errors import RunError, SettingsError
@@ -70,7 +70,7 @@ def test_the_noise_of_a_picture_is_bit_equal_in_every_batch(
     assert all(torch.equal(whole[key], row) for key, row in alone.items())
 
 
-@pytest.mark.parametrize("sampler", ["ddim", *STOCHASTIC, "dpmpp-2m", "heun"])
+@pytest.mark.parametrize("sampler", ["ddim", *STOCHASTIC, "dpmpp-2m", "flow-heun"])
 def test_a_picture_depends_on_its_seed_alone(sampler: str, pets: Run) -> None:
     classes = ["cat", "dog", "ox", "cat", "dog"]
     kinds: dict[str, Any] = {"steps": 5, "sampler": sampler, "guidance": 2.0, "clip": True}

@@ -24,12 +24,13 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         from sfumato import __version__
 
         typer.echo(f"sfumato {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
