@@ -242,8 +242,7 @@ def _unknown(what: str, thing: object, instead: str) -> SettingsError:
 
 def describe_table(table: schedules.Table) -> Table:
     """A named table where one makes these very numbers, otherwise the numbers."""
-    t = table.steps
-    betas = table.betas
+    t, betas = table.steps, table.betas
     lo, hi = (float(f"{float(b):.9g}") for b in (betas[0], betas[-1]))
     guesses: list[Table] = [TableLinear(steps=t), TableScaledLinear(steps=t), TableCosine(steps=t)]
     guesses += [TableCosine(steps=t, largest=1.0), TableConstant(steps=t, beta=lo)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def says(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[
 # help
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "PIL", "matplotlib", "rich")  # typer itself takes pydantic where it is there
     code = (
         "import sys; from sfumato import cli\n"
@@ -43,17 +43,22 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "    assert cli.run([*words, '--help']) == 0\n"
         f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
     )
-    best = 9.0
-    for _ in range(3):  # the best of three: other tests run beside this one
-        began = time.perf_counter()
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stderr.strip() == "[]"
+    assert all(f"Usage: sfumato {command} " in found.stdout for command in COMMANDS)
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    """Of the processor's time, since other tests run beside this one."""
+    code = "from sfumato.cli import main; import sys; sys.argv = ['sfumato', '--help']; main()"
+    spent: list[float] = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - began)
-        assert found.stderr.strip() == "[]"
-        if best < 0.5:
-            break
-    assert best < 0.5
-    assert all(command in found.stdout for command in COMMANDS)
-    assert "Traceback" not in found.stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.5
+    assert all(f"\n  {command} " in found.stdout for command in COMMANDS)
 
 
 def test_the_package_loads_nothing_before_it_is_asked() -> None:
@@ -322,9 +327,22 @@ def test_a_wrong_use_is_exit_code_2(words: list[str], capsys: pytest.CaptureFixt
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("lie", [{"seeds": []}, {"index": 9}, {"columns": None, "index": None}, {"classes": [0]},
-                                 {"classes": [7, 7]}, {"sampler": "../../x"}, {"steps": 10**9}, {"evil": 1},
-                                 {"seeds": [2**80, 1]}, {"guidance": "1"}, {"columns": 0}])  # fmt: skip
+LIES: list[dict[str, object]] = [
+    {"seeds": []},
+    {"seeds": [2**80, 1]},
+    {"index": 9},
+    {"columns": None, "index": None},
+    {"columns": 0},
+    {"classes": [0]},
+    {"classes": [7, 7]},
+    {"sampler": "../../x"},
+    {"steps": 10**9},
+    {"guidance": "1"},
+    {"evil": 1},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=[next(iter(lie)) for lie in LIES])
 def test_what_a_picture_says_is_judged(
     lie: dict[str, object], home: Path, shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
