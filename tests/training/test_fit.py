@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import Batch, DataSet
 from sfumato.data.toy import Mixture
-from sfumato.errors import SettingsError
+from sfumato.errors import RunError, SettingsError
 from sfumato.model import Model
 from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, V
@@ -20,9 +20,11 @@ from sfumato.schedules import Cosine
 from sfumato.training.errors import TrainingError
 from sfumato.training.levels import Stratified
 from sfumato.training.settings import Habits, TrainSettings
+from sfumato.training.state import State
 from sfumato.training.step import TrainStep
 from sfumato.training.trainer import Training, fit
 from sfumato.training.validation import HeldOut, Trend, buckets
+from sfumato.training.vault import Memory
 
 SETTINGS = TrainSettings(steps=12, batch=8, lr=2e-3, warmup=2, validate=4)
 
@@ -142,6 +144,31 @@ def test_several_in_a_row_roll_back_and_a_second_time_stops(
     assert training.counters.position == 8 * (12 + 3 + 5)  # 3 steps lost, 5 left out: the stream went on
     with pytest.raises(TrainingError, match=r"not finite for 5 steps in a row, again .* pictures: "):
         run(model(), Poisoned(batches, lambda p: p >= 24), SETTINGS)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_full_disk_does_not_end_a_run(model: Callable[..., Model], batches: Batches) -> None:
+    class Full(Memory):
+        """No room from the second save to the fourth."""
+
+        count = 0
+
+        def save(self, state: State) -> None:
+            self.count += 1
+            if 2 <= self.count <= 4:
+                raise RunError("needs 2 MB, has 1 MB free at runs/x")
+            super().save(state)
+
+    vault = Full()
+    steps = list(
+        fit(model(), batches, replace(SETTINGS, validate=2), null=3, vault=vault, held=held(batches.data))
+    )
+    told = [n for s in steps for n in s.notices if n.startswith("not saved: needs 2 MB")]
+    assert len(told) == 3
+    assert steps[-1].saved
+    with pytest.raises(
+        RunError, match="needs 2 MB"
+    ):  # but a run that could not save its end does not look done
+        list(fit(model(), batches, replace(SETTINGS, steps=1, validate=0), null=3, vault=Full()))
 
 
 def test_early_stopping_on_pictures_learned_by_heart() -> None:

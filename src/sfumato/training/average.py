@@ -203,6 +203,6 @@ def reconstruct(
     for name in used[0].weights:
         total = torch.zeros(used[0].weights[name].shape, dtype=torch.float64)
         for share, snapshot in zip(mix.tolist(), used, strict=True):
-            total += share * snapshot.weights[name].double().cpu()
+            total += share * snapshot.weights[name].cpu().double()
         out[name] = total.float()
     return out

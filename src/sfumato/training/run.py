@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,12 +124,21 @@ class FolderRun:
                 for tracker in self.trackers:
                     tracker.write(values(step), step.step)
                 if step.saved and step.step:
-                    self.export()
+                    step = self._exported(step)
                 if step.step and not self.training.stopped and (step.last or self._time_to_sample(step)):
                     self.picture(log)
                 yield step
             if self.training.stopped and self.training.counters.step:
                 self.export()
+
+    def _exported(self, step: TrainStep) -> TrainStep:
+        try:
+            self.export()
+        except RunError as error:
+            if step.last:
+                raise
+            return replace(step, notices=(*step.notices, f"the folder's model is not renewed: {error}"))
+        return step
 
     def export(self) -> Card:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.data.dataset import Batch
-from sfumato.errors import SettingsError
+from sfumato.errors import RunError, SettingsError
 from sfumato.model import Model
 from sfumato.training import optimisers
 from sfumato.training.average import Ema, FlatWeights
@@ -109,8 +109,8 @@ class Training:
         """
         if not self.resumed:
             self.save()
-        rates = deque([(time.monotonic(), self.counters.position)], maxlen=20)
         size, first = self.settings.batch, self.counters.position
+        rates = deque([(time.monotonic(), first)], maxlen=20)
         cuts = cut(len(self.crew.share(range(size))), self.settings.accumulate)
         shares = (self.crew.share(range(at, at + size)) for at in count(first, size))
         parts = (share[a:b] for share in shares for a, b in cuts)
@@ -131,15 +131,15 @@ class Training:
         """Keeps the state of the last whole step."""
         began = time.monotonic()
         self.vault.save(self.state)
-        self._saved_position = self.counters.position
-        self._saved_at = time.monotonic()
+        self._saved_position, self._saved_at = self.counters.position, time.monotonic()
         self._save_cost = self._saved_at - began
 
+    def _tired(self) -> bool:
+        return 0 < self.settings.patience <= self.counters.trend.since
+
     def _over(self) -> bool:
-        patience = self.settings.patience
-        tired = patience > 0 and self.counters.trend.since >= patience
         self.stopped = self.stopped or (self.crew.size == 1 and self.stop())
-        return self.stopped or tired or self.share >= 1
+        return self.stopped or self._tired() or self.share >= 1
 
     def _step(self, batches: Iterator[Batch], parts: int) -> TrainStep | None:
         """One step, None if `stop` came between its parts."""
@@ -161,9 +161,9 @@ class Training:
         step = TrainStep(c.step, c.position, loss, norm, lr, took, self.share, not fine, notices=notices)
         return self._aftermath(step)
 
-    def _gradient(self, batches: Iterator[Batch], parts: int) -> tuple[Tensor, tuple[str, ...]] | None:
-        """Adds up the gradients of this process's share; its loss, float64, and the names of its pictures."""
-        total = torch.zeros((), dtype=torch.float64, device=self.lesson.device)
+    def _gradient(self, batches: Iterator[Batch], parts: int) -> tuple[float, tuple[str, ...]] | None:
+        """Adds up the gradients of this process's share; its loss and the names of its pictures."""
+        total = 0.0
         names: tuple[str, ...] = ()
         for part in range(parts):
             if part and self.crew.size == 1 and self.stop():
@@ -174,19 +174,19 @@ class Training:
             losses = self.lesson.losses(batch.images, batch.classes, batch.positions)
             loss = losses.sum() / self.settings.batch
             loss.backward()
-            total += loss.detach().double()
+            total += float(loss.detach())
             names += batch.names
         return total, names
 
-    def _agree(self, grads: Sequence[Tensor], loss: Tensor) -> tuple[float, float]:
+    def _agree(self, grads: Sequence[Tensor], loss: float) -> tuple[float, float]:
         """Sums gradients and losses over the crew; the loss and the leader's clock, so that all go by one
         clock."""
         seconds = self._earlier + time.monotonic() - self._began
         if self.crew.size == 1:
-            return float(loss), seconds
+            return loss, seconds
         self.crew.sum(grads)
-        told = torch.tensor([float(loss), seconds if self.crew.leads else 0.0, float(self.stop())])
-        told = told.double().to(self.lesson.device)
+        mine = [loss, seconds if self.crew.leads else 0.0, float(self.stop())]
+        told = torch.tensor(mine, dtype=torch.float64).to(self.lesson.device)
         self.crew.sum([told])
         self.stopped = self.stopped or float(told[2]) > 0
         return float(told[0]), float(told[1])
@@ -231,22 +231,26 @@ class Training:
 
     def _aftermath(self, step: TrainStep) -> TrainStep:
         """Looks at held-out pictures, keeps averages and saves, where it is time for it."""
-        c, every = self.counters, self.settings.validate
-        look, notices = None, step.notices
+        c, every, look, notices = self.counters, self.settings.validate, None, step.notices
         due = every > 0 and (c.step % every == 0 or (self.share >= 1 and not self.stopped))
         if due and self.held is not None and not step.skipped:
             look, notices = self._look(self.held, notices)
         kept = int(self.share * self.settings.averages + 1e-9)
-        if kept > c.snapshots and not step.skipped:
-            c.snapshots = kept
-            self.vault.keep_averages(self.state)
         best = look is not None and c.trend.since == 0
         last = self._over()
         saved = last or best or self._time_to_save(step)
-        if saved:
-            self.save()
-            if best:
-                self.vault.mark_best(c.step)
+        try:
+            if kept > c.snapshots and not step.skipped:
+                self.vault.keep_averages(self.state)
+                c.snapshots = kept
+            if saved:
+                self.save()
+                if best:
+                    self.vault.mark_best(c.step)
+        except RunError as error:  # a full disk may have room again: training need not end for it
+            if last:
+                raise
+            saved, notices = False, (*notices, f"not saved: {error}")
         return replace(step, validation=look, notices=notices, saved=saved, last=last)
 
     def _look(self, held: HeldOut, notices: tuple[str, ...]) -> tuple[Validation, tuple[str, ...]]:
@@ -257,7 +261,7 @@ class Training:
         c.trend.see(c.step, look.loss)
         if c.trend.told and not was_rising:
             notices = (*notices, f"held-out loss has risen since step {c.trend.best_step}: overfitting")
-        if self.settings.patience and c.trend.since >= self.settings.patience:
+        if self._tired():
             notices = (*notices, f"no better held-out loss since step {c.trend.best_step}: stopping early")
         return look, notices
 
@@ -268,8 +272,8 @@ class Training:
             return step.step % _MEMORY_EVERY == 0
         if self.habits.save_every is not None:
             return step.step % self.habits.save_every == 0
-        passed = time.monotonic() - self._saved_at
-        return passed > max(60 * self.habits.save_minutes, self._save_cost / _SAVE_SHARE)
+        wait = max(60 * self.habits.save_minutes, self._save_cost / _SAVE_SHARE)
+        return time.monotonic() - self._saved_at > wait
 
 
 def fit(

@@ -60,7 +60,7 @@ class HeldOut:
                 images, level = self.images[rows[part]], Level(levels.alpha[at[part]], levels.sigma[at[part]])
                 eps = noise.take(part.tolist()).normal(images.shape[1:], "eps")
                 told = None if self.classes is None or lesson.null is None else self.classes[rows[part]]
-                losses[part] = lesson.judge(images, eps, level, told).double().cpu()
+                losses[part] = lesson.judge(images, eps, level, told).cpu().double()
         lesson.model.train(was)
         per_level = tuple(float(losses[at == i].mean()) for i in range(count))
         return Validation(sum(per_level) / count, per_level, tuple(levels.log_snr.tolist()))
