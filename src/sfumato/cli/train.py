@@ -44,7 +44,9 @@ def train(
     batch: int | None = typer.Option(None, help="Pictures in one step.", rich_help_panel=_STEP),
     accumulate: int = typer.Option(1, help="Parts that a batch is computed in.", rich_help_panel=_STEP),
     lr: float | None = typer.Option(None, help="The highest learning rate.", rich_help_panel=_STEP),
-    warmup: int = typer.Option(100, help="Steps until the highest learning rate.", rich_help_panel=_STEP),
+    warmup: int | None = typer.Option(
+        None, help="Steps until the highest learning rate.", rich_help_panel=_STEP
+    ),
     floor: float = typer.Option(
         0.01, help="The last learning rate, as a share of the highest.", rich_help_panel=_STEP
     ),
@@ -133,10 +135,10 @@ def train(
             raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {model!r}")
         said = {
             "steps": steps, "images": images, "minutes": minutes, "batch": batch, "lr": lr, "ema": ema,
-            "weight": weight, "validate": validate, "patience": patience,
+            "weight": weight, "validate": validate, "patience": patience, "warmup": warmup,
         }  # fmt: skip
         fixed = {
-            "seed": seed, "accumulate": accumulate, "warmup": warmup, "floor": floor, "optimiser": optimiser,
+            "seed": seed, "accumulate": accumulate, "floor": floor, "optimiser": optimiser,
             "temperature": temperature, "weight_decay": weight_decay, "clip": clip, "averages": averages,
             "drop": drop, "gamma": gamma, "levels": levels, "precision": choose_precision(precision, where),
         }  # fmt: skip

@@ -20,7 +20,7 @@ from sfumato.training.settings import TrainSettings
 SCHEDULES = ("cosine", "linear", "scaled-linear", "flow", "cosine-continuous")
 PREDICTIONS = ("v", "epsilon", "x0", "flow")
 
-_RATES = {"tiny": 1e-3, "small": 8e-4, "base": 4e-4, "large": 2e-4}
+_RATES = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 2e-4}
 _BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
 _DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
 _LOOK_EVERY = 12_800
@@ -158,6 +158,7 @@ def pixels(
         reasons.append(
             f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
         )
+    _fill(said, "warmup", _warmup(said))
     _fill(said, "ema", _DECAYS[model])
     _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
     if not data.classes:
@@ -177,6 +178,14 @@ def pixels(
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if data.classes else "")
     return replace(settings, reasons=(about, *reasons))
+
+
+def _warmup(said: Mapping[str, Any]) -> int:
+    """A twentieth of the run, at most 100 steps; 50 where its steps are not known beforehand."""
+    if said.get("minutes") is not None:
+        return 50
+    steps = said["steps"] if said.get("steps") is not None else said["images"] // said["batch"]
+    return min(100, steps // 20)
 
 
 def _fill(said: dict[str, Any], name: str, value: object) -> None:

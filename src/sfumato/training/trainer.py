@@ -30,8 +30,7 @@ from sfumato.training.step import Stream, TrainStep, closable
 from sfumato.training.validation import HeldOut, Validation
 from sfumato.training.vault import Memory, Vault
 
-_MEMORY_EVERY = 100
-_SAVE_SHARE = 0.015
+_MEMORY_EVERY, _SAVE_SHARE = 100, 0.015
 _RECOVERED = 100
 """Good steps after a roll-back until another one is allowed."""
 
@@ -291,8 +290,7 @@ def fit(
     """Trains `model` in place: `for step in fit(model, batches, TrainSettings(steps=1000)):
     print(step.loss)`.
 
-    As `Training(...).steps()`, after which the model has its averaged weights. With a `vault` on disk an
-    interrupted run goes on where it was.
+    As `Training(...).steps()`; afterwards the model has its averaged weights.
     """
     training = Training(
         model, stream, settings, null=null, held=held, vault=vault, habits=habits, crew=crew, stop=stop
