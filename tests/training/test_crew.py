@@ -43,6 +43,7 @@ def run_two(folder: Path, steps: int = 12, accumulate: int = 1, seed: int = 0) -
     return [(code, errors) for errors, code in ended]
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batches, tmp_path: Path) -> None:
     """An odd batch, cut 4 + 5, and its parts again: losses to 1e-6, weights to the order of summation."""
     alone = Training(model(), batches, SETTINGS, null=3)
@@ -63,6 +64,7 @@ def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batc
         assert last.step == 12
 
 
+@pytest.mark.slow
 def test_processes_that_begin_differently_are_refused(tmp_path: Path) -> None:
     for code, errors in run_two(tmp_path, steps=2, seed=1):
         assert code == 1

@@ -89,6 +89,7 @@ def finished(folder: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_sigterm_at_ten_random_instants(
     server: Server, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_sigterm_at_ten_random_instants(
     assert final(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_kill_9_loses_at_most_one_interval(
     server: Server, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
