@@ -234,8 +234,10 @@ def worker(name: str, one_thread: bool) -> None:
 
 
 class Process:
-    def __init__(self, name: str, one_thread: bool) -> None:
-        command = [sys.executable, __file__, "--worker", name, *(["--one-thread"] if one_thread else [])]
+    """A worker of this script or of another one that speaks as `worker` does."""
+
+    def __init__(self, name: str, one_thread: bool = False, script: str = __file__) -> None:
+        command = [sys.executable, script, "--worker", name, *(["--one-thread"] if one_thread else [])]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -108,11 +108,10 @@ def diffusers(data: DataSet) -> Contestant:
     c, h, w = data.shape
     small = c == 1
     network = UNet2DModel(
-        sample_size=(h, w), in_channels=c, out_channels=c, block_out_channels=(32, 48, 64) if small else (64, 128, 128, 128),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D") if small else (
-            "DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D") if small else (
-            "UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        sample_size=(h, w), in_channels=c, out_channels=c,
+        block_out_channels=(32, 48, 64) if small else (64, 128, 128, 128),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", *(["DownBlock2D"] * (1 if small else 2))),
+        up_block_types=(*(["UpBlock2D"] * (1 if small else 2)), "AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=16 if small else 32,
     )  # fmt: skip
     scheduler = DDPMScheduler()
@@ -352,8 +351,15 @@ def main() -> None:
     print("| | seed | M parameters | steps | epsilon-loss | KID x 1000 |\n|---|---|---|---|---|---|")
     for seed in range(options.seeds):
         passed = ["--minutes", str(options.minutes), *(["--cifar", source] if options.cifar else [])]
-        teams = {n: subprocess.Popen([sys.executable, __file__, *passed, "--worker", n, str(seed)], stdin=subprocess.PIPE,
-                                     stdout=subprocess.PIPE, text=True) for n in names}  # fmt: skip
+        teams = {
+            n: subprocess.Popen(
+                [sys.executable, __file__, *passed, "--worker", n, str(seed)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for n in names
+        }
         sizes = {n: float(hear(teams[n])[0]) for n in names}
         for _ in range(math.ceil(options.minutes * 60 / SLICE)):
             for name in names:
