@@ -7,13 +7,12 @@ from typing import Any
 
 from sfumato.errors import SettingsError
 from sfumato.interop.diffusers_defaults import AVERAGE, CLASSES, READ
+from sfumato.interop.foreign import Values, cannot, flag, maybe, names, number, whole, whole_or_each, wholes
 from sfumato.networks import Config, DiTConfig, UNetConfig, parameter_count
 from sfumato.networks.limits import PARAMETERS
 
 VERSION = "0.35.0"
 """The version of diffusers whose settings are written; later ones read them."""
-
-Values = Mapping[str, Any]
 
 
 def why_not_diffusers(config: Config) -> str | None:
@@ -75,7 +74,7 @@ def config_from_diffusers(values: Values) -> Config:
         if key not in defaults:
             raise SettingsError(f"config.json: {name} has no setting {key[:60]!r}.")
         if key not in read and value != defaults[key] and not _nothing(key, value):
-            raise _cannot(key, value)
+            raise cannot(key, value)
     full = {**defaults, **values}
     if name == "DiTTransformer2DModel":
         config: Config = _dit_config(full)
@@ -88,10 +87,6 @@ def config_from_diffusers(values: Values) -> Config:
             f"config.json: block_out_channels or layers ask for more than {PARAMETERS:.0e} parameters."
         )
     return config
-
-
-def _cannot(key: str, value: object) -> SettingsError:
-    return SettingsError(f"config.json: {key} = {str(value)[:60]!r} is not supported.")
 
 
 def _nothing(key: str, value: object) -> bool:
@@ -184,87 +179,41 @@ def _dit_values(config: DiTConfig) -> dict[str, Any]:
     }
 
 
-def _whole(values: Values, key: str) -> int:
-    value = values[key]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _cannot(key, value)
-    return value
-
-
-def _number(values: Values, key: str) -> float:
-    value = values[key]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _cannot(key, value)
-    return float(value)
-
-
-def _flag(values: Values, key: str) -> bool:
-    if not isinstance(values[key], bool):
-        raise _cannot(key, values[key])
-    return values[key]
-
-
-def _wholes(values: Values, key: str) -> tuple[int, ...]:
-    value = values[key]
-    if not isinstance(value, list | tuple) or len(value) > 12:
-        raise _cannot(key, value)
-    return tuple(_whole({key: item}, key) for item in value)
-
-
-def _whole_or_each(values: Values, key: str) -> int | tuple[int, ...]:
-    return _wholes(values, key) if isinstance(values[key], list | tuple) else _whole(values, key)
-
-
-def _maybe(values: Values, key: str) -> int | None:
-    return None if values[key] is None else _whole(values, key)
-
-
-def _names(values: Values, key: str, count: int) -> list[str]:
-    value = values[key]
-    if (
-        not isinstance(value, list | tuple)
-        or len(value) != count
-        or not all(isinstance(v, str) for v in value)
-    ):
-        raise _cannot(key, value)
-    return list(value)
-
-
 def _kinds(values: Values, key: str, kinds: Mapping[str, str]) -> tuple[str, ...]:
     """What each block's name means, or a refusal."""
-    names = _names(values, key, len(_wholes(values, "block_out_channels")))
-    for name in names:
+    said = names(values, key, len(wholes(values, "block_out_channels")))
+    for name in said:
         if name not in kinds:
-            raise _cannot(key, name)
-    return tuple(kinds[name] for name in names)
+            raise cannot(key, name)
+    return tuple(kinds[name] for name in said)
 
 
 def _shared_config(full: Values) -> dict[str, Any]:
     size = full["sample_size"]
     if size is not None:
         size = (
-            _wholes(full, "sample_size")
+            wholes(full, "sample_size")
             if isinstance(size, list | tuple)
-            else (_whole(full, "sample_size"),) * 2
+            else (whole(full, "sample_size"),) * 2
         )
     shift = full["resnet_time_scale_shift"]
     if shift not in ("default", "scale_shift"):
-        raise _cannot("resnet_time_scale_shift", shift)
+        raise cannot("resnet_time_scale_shift", shift)
     return {
-        "in_channels": _whole(full, "in_channels"),
-        "out_channels": _whole(full, "out_channels"),
+        "in_channels": whole(full, "in_channels"),
+        "out_channels": whole(full, "out_channels"),
         "image_size": size,
-        "channels": _wholes(full, "block_out_channels"),
-        "layers": _whole_or_each(full, "layers_per_block"),
-        "groups": _whole(full, "norm_num_groups"),
-        "norm_eps": _number(full, "norm_eps"),
+        "channels": wholes(full, "block_out_channels"),
+        "layers": whole_or_each(full, "layers_per_block"),
+        "groups": whole(full, "norm_num_groups"),
+        "norm_eps": number(full, "norm_eps"),
         "conditioning": "scale_shift" if shift == "scale_shift" else "add",
-        "downsample_padding": _whole(full, "downsample_padding"),
-        "dropout": _number(full, "dropout"),
-        "time_channels": _maybe(full, "time_embedding_dim"),
-        "flip_sin_to_cos": _flag(full, "flip_sin_to_cos"),
-        "freq_shift": _number(full, "freq_shift"),
-        "classes": _maybe(full, "num_class_embeds"),
+        "downsample_padding": whole(full, "downsample_padding"),
+        "dropout": number(full, "dropout"),
+        "time_channels": maybe(full, "time_embedding_dim"),
+        "flip_sin_to_cos": flag(full, "flip_sin_to_cos"),
+        "freq_shift": number(full, "freq_shift"),
+        "classes": maybe(full, "num_class_embeds"),
     }
 
 
@@ -273,17 +222,17 @@ def _unet_config(full: Values) -> UNetConfig:
     up = {"UpBlock2D": "none", "ResnetUpsampleBlock2D": "none", "AttnUpBlock2D": "self"}
     attention = _kinds(full, "down_block_types", down)
     if _kinds(full, "up_block_types", up) != attention[::-1]:
-        raise _cannot("up_block_types", full["up_block_types"])
-    middle = "self" if _flag(full, "add_attention") else "none"
+        raise cannot("up_block_types", full["up_block_types"])
+    middle = "self" if flag(full, "add_attention") else "none"
     shared = _shared_config(full)
-    groups = _maybe(full, "attn_norm_num_groups")
+    groups = maybe(full, "attn_norm_num_groups")
     if groups not in (None, shared["groups"]):
-        raise _cannot("attn_norm_num_groups", groups)
+        raise cannot("attn_norm_num_groups", groups)
     return UNetConfig(
         **shared,
         attention=attention,
         middle=middle,
-        head_channels=_maybe(full, "attention_head_dim"),
+        head_channels=maybe(full, "attention_head_dim"),
         middle_norm=groups is not None or shared["conditioning"] == "add",
         resampling=_resampling(full),
     )
@@ -296,10 +245,10 @@ def _resampling(full: Values) -> str:
         for name in full[types][:-1]:
             kind = full[key] if name.startswith("Attn") else "resnet" if name.startswith("Resnet") else "conv"
             if kind not in ("conv", "resnet"):
-                raise _cannot(key, kind)
+                raise cannot(key, kind)
             found.add(kind)
     if len(found) > 1:
-        raise _cannot("downsample_type", "a mixture of conv and resnet")
+        raise cannot("downsample_type", "a mixture of conv and resnet")
     return found.pop() if found else "conv"
 
 
@@ -309,30 +258,30 @@ def _condition_config(full: Values) -> UNetConfig:
         _kinds(full, "up_block_types", {"UpBlock2D": "none", "CrossAttnUpBlock2D": "cross"})
         != attention[::-1]
     ):
-        raise _cannot("up_block_types", full["up_block_types"])
+        raise cannot("up_block_types", full["up_block_types"])
     return UNetConfig(
         **_shared_config(full),
         attention=attention,
         middle="cross",
-        heads=_whole_or_each(full, "attention_head_dim"),  # there the number of heads has this name
-        context_dim=_whole(full, "cross_attention_dim"),
-        transformer_layers=_whole_or_each(full, "transformer_layers_per_block"),
-        linear_projection=_flag(full, "use_linear_projection"),
+        heads=whole_or_each(full, "attention_head_dim"),  # there the number of heads has this name
+        context_dim=whole(full, "cross_attention_dim"),
+        transformer_layers=whole_or_each(full, "transformer_layers_per_block"),
+        linear_projection=flag(full, "use_linear_projection"),
     )
 
 
 def _dit_config(full: Values) -> DiTConfig:
-    ins = _whole(full, "in_channels")
+    ins = whole(full, "in_channels")
     return DiTConfig(
         in_channels=ins,
-        out_channels=_maybe(full, "out_channels") or ins,
-        image_size=_whole(full, "sample_size"),
-        patch=_whole(full, "patch_size"),
-        heads=_whole(full, "num_attention_heads"),
-        head_channels=_whole(full, "attention_head_dim"),
-        layers=_whole(full, "num_layers"),
-        dropout=_number(full, "dropout"),
-        attention_bias=_flag(full, "attention_bias"),
-        norm_eps=_number(full, "norm_eps"),
-        classes=_whole(full, "num_embeds_ada_norm") or None,
+        out_channels=maybe(full, "out_channels") or ins,
+        image_size=whole(full, "sample_size"),
+        patch=whole(full, "patch_size"),
+        heads=whole(full, "num_attention_heads"),
+        head_channels=whole(full, "attention_head_dim"),
+        layers=whole(full, "num_layers"),
+        dropout=number(full, "dropout"),
+        attention_bias=flag(full, "attention_bias"),
+        norm_eps=number(full, "norm_eps"),
+        classes=whole(full, "num_embeds_ada_norm") or None,
     )

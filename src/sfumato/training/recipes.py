@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from sfumato.card import Card, DataSettings, ImageSettings, SamplerSettings
 from sfumato.data.augment import Augment
 from sfumato.data.dataset import DataSet
@@ -20,7 +22,6 @@ from sfumato.training.settings import TrainSettings
 SCHEDULES = ("cosine", "linear", "scaled-linear", "flow", "cosine-continuous")
 PREDICTIONS = ("v", "epsilon", "x0", "flow")
 
-_RATES = {"tiny": 2e-3, "small": 1e-3, "base": 5e-4, "large": 2e-4}
 _BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
 _DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
 _LOOK_EVERY = 12_800
@@ -154,7 +155,7 @@ def pixels(
         reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
     _fill(said, "batch", min(_BATCHES[model], max(8, images)))
     if "lr" not in said:
-        said["lr"] = _RATES[model] * math.sqrt(said["batch"] / _BATCHES[model])
+        said["lr"] = SIZES[model].learning_rate * math.sqrt(said["batch"] / _BATCHES[model])
         reasons.append(
             f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
         )
@@ -176,6 +177,12 @@ def pixels(
         reasons.append("no validation and no early stopping: no picture is held out")
     settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
+    left = float(settings.curve().level(torch.ones((), dtype=torch.float64)).alpha)
+    if left > 0.01:
+        reasons.append(
+            f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and very "
+            "bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
+        )
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if data.classes else "")
     return replace(settings, reasons=(about, *reasons))
 
