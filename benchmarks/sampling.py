@@ -56,9 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return worker(options.worker)
-    print(
-        "| 64 pictures, 50 steps | M parameters | ours / diffusers | s ours | s diffusers |\n|---|---|---|---|---|"
-    )
+    print("| 64 pictures, 50 steps | M parameters | ours / diffusers | s ours | s diffusers |")
+    print("|---|---|---|---|---|")
     for name in ("same", "base"):
         ours, theirs = Process(name, script=__file__), Process("diffusers", script=__file__)
         ratio, a, b = pair(ours, theirs, "draw", 64, options.pairs)

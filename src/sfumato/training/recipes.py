@@ -180,8 +180,8 @@ def pixels(
     left = float(settings.curve().level(torch.ones((), dtype=torch.float64)).alpha)
     if left > 0.01:
         reasons.append(
-            f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and very "
-            "bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
+            f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and "
+            "very bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
         )
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if data.classes else "")
     return replace(settings, reasons=(about, *reasons))
