@@ -42,18 +42,18 @@ def test_posterior_is_the_integral(alpha: float, sigma: float) -> None:
 
 
 def test_posterior_by_importance_sampling() -> None:
-    """The same in the plane, by weighing 200,000 samples; the samples' moments against the closed forms."""
-    x0 = PLANE.sample(Noise(tuple(range(200_000))))
+    """The same in the plane, by weighing 50,000 samples; the samples' moments against the closed forms."""
+    x0 = PLANE.sample(Noise(tuple(range(50_000))))
     error = (PLANE.variance / len(x0)).sqrt()
     assert ((x0.mean(0) - PLANE.mean).abs() < 4 * error).all()
-    assert torch.allclose(torch.cov(x0.T), PLANE.covariance, atol=0.02)
+    assert torch.allclose(torch.cov(x0.T), PLANE.covariance, atol=0.03)
     assert torch.allclose(PLANE.variance, PLANE.covariance.diagonal())
     x = torch.tensor([[0.1, 0.2], [-0.5, 0.6]], dtype=D)
     alpha, sigma = torch.tensor([0.8, 0.5], dtype=D), torch.tensor([0.6, 0.9], dtype=D)
     best = PLANE.posterior_mean(x, alpha, sigma)
     for row in range(2):
         weight = torch.softmax(-0.5 * ((x[row] - alpha[row] * x0) / sigma[row]).square().sum(1), 0)
-        assert torch.allclose(weight @ x0, best[row], atol=0.02)
+        assert torch.allclose(weight @ x0, best[row], atol=0.03)
 
 
 def test_ends_are_exact() -> None:

@@ -11,8 +11,6 @@ import io
 import os
 import stat
 import struct
-import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sfumato.data.quiet import quiet
 from sfumato.errors import ImageFileError
 
 Read = TypeVar("Read")
@@ -131,7 +130,7 @@ def _guarded(source: Path | bytes, read: Callable[[OpenFile], Read]) -> Read:
     """Runs one reading of one file; whatever it raises becomes a BadPicture."""
     where = shown(source) if isinstance(source, Path) else "a picture given as bytes"
     try:
-        with _quiet(), _opened(source) as file:
+        with quiet(), _opened(source) as file:
             return read(file)
     except _Refused as refused:
         raise BadPicture(where, str(refused)) from None
@@ -190,7 +189,22 @@ def _open(file: OpenFile, max_pixels: int) -> Image.Image:
     if image.mode not in _MODES and image.mode not in _DEEP:
         kind = _REFUSED.get(image.mode, f"pixels of mode {image.mode}")
         raise _Refused(f"{kind} are not supported; save it with 8 or 16 bits a channel")
+    if image.mode in _DEEP:
+        _check_depth(image)
     return image
+
+
+def _check_depth(image: Image.Image) -> None:
+    if "transparency" in image.info:
+        raise _Refused("16-bit grey with a transparent colour is not supported; save it with 8 bits")
+    bits = _tags(image).get(258, (16,))
+    if bits != (16,):
+        number = bits[0] if isinstance(bits, tuple) else bits
+        raise _Refused(f"{number} bits a pixel are not supported; save it with 8 or 16 bits")
+
+
+def _tags(image: Image.Image) -> dict[int, object]:
+    return dict(getattr(image, "tag_v2", {}))
 
 
 def _header(file: OpenFile, max_pixels: int) -> Header:
@@ -207,18 +221,12 @@ def _header(file: OpenFile, max_pixels: int) -> Header:
 def _decode(file: OpenFile, max_pixels: int) -> Picture:
     image = _open(file, max_pixels)
     stored, mode, form = image.mode, _mode(image), image.format or ""
-    tags: dict[int, object] = dict(getattr(image, "tag_v2", {}))
+    inverted = stored in _DEEP and _tags(image).get(262) == 0
     image.load()
     turn = _orientation(image)
     if stored in _DEEP:
-        if "transparency" in image.info:
-            raise _Refused("16-bit grey with a transparent colour is not supported; save it with 8 bits")
-        bits = tags.get(258, (16,))
-        if bits != (16,):
-            number = bits[0] if isinstance(bits, tuple) else bits
-            raise _Refused(f"{number} bits a pixel are not supported; save it with 8 or 16 bits")
         array = np.asarray(image).astype(np.uint16)
-        if tags.get(262) == 0:  # TIFF's "white is zero", which Pillow turns round for 8 bits only
+        if inverted:  # TIFF's "white is zero", which Pillow turns round for 8 bits only
             array = 65535 - array
     else:
         array = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -266,37 +274,3 @@ def _reason(error: Exception) -> str:
         return "there is not enough memory to decode it"
     text = shown(str(error))[:200]
     return f"it is damaged ({text or type(error).__name__})"
-
-
-class _Quiet:
-    """Keeps Pillow's warnings off the user's screen while any thread decodes: what they say is in the
-    sentence.
-
-    `warnings.catch_warnings` is not safe between threads, so one filter is put in by the first thread that
-    starts decoding and taken out by the last that ends.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filter: tuple[object, ...] = ()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-                self._filter = warnings.filters[0]
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._filter in warnings.filters:
-                warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
-
-
-_quieted = _Quiet()
-
-
-def _quiet() -> _Quiet:
-    return _quieted

@@ -82,7 +82,7 @@ def _full(a: np.ndarray) -> int:
 def _resized(a: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
     height, width = a.shape[:2]
     if resize == "stretch":
-        return _scaled(a, size, (0, 0, width, height))
+        return _scaled(a, size, (0.0, 0.0, float(width), float(height)))
     if resize == "crop":
         scale = max(size[1] / width, size[0] / height)
         w, h = min(width, size[1] / scale), min(height, size[0] / scale)
@@ -90,7 +90,7 @@ def _resized(a: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray
         return _scaled(a, size, (left, top, left + w, top + h))
     scale = min(size[1] / width, size[0] / height)
     h, w = max(1, min(size[0], round(height * scale))), max(1, min(size[1], round(width * scale)))
-    inner = _scaled(a, (h, w), (0, 0, width, height))
+    inner = _scaled(a, (h, w), (0.0, 0.0, float(width), float(height)))
     border = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
     out = np.empty((*size, a.shape[2]), a.dtype)
     out[:] = np.median(border, axis=0).astype(a.dtype)

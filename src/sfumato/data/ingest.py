@@ -65,25 +65,56 @@ class Ready:
     small: bool
 
 
-def build(
-    folder: Path,
-    source: Source,
-    wishes: Wishes,
-    limit_bad: float | int,
-    threads: int,
-    progress: Progress | None,
-) -> None:
-    headers = list(in_order(range(len(source.items)), lambda i: attempt(source, i, source.header), threads))
-    good = [h for h in headers if isinstance(h, Header)]
-    failed = tuple(h for h in headers if isinstance(h, Flaw))
-    check_bad(source, failed, len(headers), limit_bad)
-    form = _form(good, wishes)
-    a_row = form.stored[0] * form.stored[1] * form.channels * (2 if form.deep else 1)
-    narrows = wishes.channels is None and form.channels > 1
-    need = a_row * len(good) * (2 if narrows else 1) + 2000 * len(good) + 1_000_000
-    store.write(
-        folder, need, lambda into: _fill(into, source, wishes, form, headers, limit_bad, threads, progress)
+@dataclass(frozen=True)
+class Job:
+    """A source, what is wanted of it, and how to work: `threads` decode, `progress` is told."""
+
+    source: Source
+    wishes: Wishes
+    limit_bad: float | int
+    threads: int
+    progress: Progress | None
+
+
+def build(folder: Path, job: Job) -> None:
+    """Decodes a source into a cache at this folder. Each bad picture is logged once, and is in the
+    manifest.
+    """
+    source = job.source
+    headers = list(
+        in_order(range(len(source.items)), lambda i: attempt(source, i, source.header), job.threads)
     )
+    check_bad(source, tuple(h for h in headers if isinstance(h, Flaw)), len(headers), job.limit_bad)
+    good = [h for h in headers if isinstance(h, Header)]
+    form = _form(good, job.wishes)
+    a_row = form.stored[0] * form.stored[1] * form.channels * (2 if form.deep else 1)
+    narrows = job.wishes.channels is None and form.channels > 1
+    need = a_row * len(good) * (2 if narrows else 1) + 2000 * len(good) + 1_000_000
+    store.write(folder, need, lambda into: _decode_all(into, job, headers))
+
+
+def _decode_all(into: Path, job: Job, headers: list[Header | Flaw]) -> dict[str, Any]:
+    """Fills pixels.bin and returns the manifest.
+
+    A picture that fails only when decoded may have had a say in the form; if so, all is done again without
+    it, so that the bad ones leave no trace in the good.
+    """
+    while True:
+        form = _form([h for h in headers if isinstance(h, Header)], job.wishes)
+        results = _fill(into / "pixels.bin", job, form, headers)
+        bad = [r for r in results if isinstance(r, Flaw)]
+        check_bad(job.source, tuple(bad), len(results), job.limit_bad)
+        headers = [r if isinstance(r, Flaw) else h for r, h in zip(results, headers)]
+        if _form([h for h in headers if isinstance(h, Header)], job.wishes) == form:
+            break
+    for flaw in bad:
+        log.warning("%s", flaw)
+    kept = [i for i, r in enumerate(results) if isinstance(r, Ready)]
+    seen = [r for r in results if isinstance(r, Ready)]
+    channels = form.channels if job.wishes.channels else _channels_of(seen)
+    if channels != form.channels:
+        _narrow(into / "pixels.bin", (len(kept), *form.stored, form.channels), form.deep, channels)
+    return _manifest(job.source, form, channels, kept, seen, bad)
 
 
 def _form(headers: list[Header], wishes: Wishes) -> Form:
@@ -94,48 +125,28 @@ def _form(headers: list[Header], wishes: Wishes) -> Form:
     return Form(size, stored, wishes.channels or widest, any("16" in h.mode for h in headers))
 
 
-def _fill(
-    into: Path,
-    source: Source,
-    wishes: Wishes,
-    form: Form,
-    headers: list[Header | Flaw],
-    limit_bad: float | int,
-    threads: int,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Decodes every picture into pixels.bin, good ones one after the other; returns the manifest."""
+def _fill(pixels: Path, job: Job, form: Form, headers: list[Header | Flaw]) -> list[Ready | Flaw]:
+    """Decodes every picture, the good ones' pixels one after the other into the file, not kept in memory."""
 
     def one(i: int) -> Ready | Flaw:
         header = headers[i]
-        return (
-            header
-            if isinstance(header, Flaw)
-            else attempt(source, i, lambda j: _ready(source, j, wishes, form))
-        )
+        if isinstance(header, Flaw):
+            return header
+        return attempt(job.source, i, lambda j: _ready(job.source, j, job.wishes, form))
 
-    bad: list[Flaw] = []
-    kept: list[int] = []
-    seen: list[Ready] = []
-    total = len(source.items)
-    with (into / "pixels.bin").open("wb") as file:
-        for i, result in enumerate(in_order(range(total), one, threads)):
-            if isinstance(result, Flaw):
-                log.warning("%s", result)
-                bad.append(result)
-            else:
+    results: list[Ready | Flaw] = []
+    total = len(headers)
+    with pixels.open("wb") as file:
+        for i, result in enumerate(in_order(range(total), one, job.threads)):
+            if isinstance(result, Ready):
                 file.write(result.pixels.data)
-                kept.append(i)
-                seen.append(replace(result, pixels=_NO_PIXELS))
-            if progress is not None and (i % _CHUNK == _CHUNK - 1 or i == total - 1):
-                progress(i + 1, total)
-        check_bad(source, tuple(bad), total, limit_bad)
+                result = replace(result, pixels=_NO_PIXELS)
+            results.append(result)
+            if job.progress is not None and (i % _CHUNK == _CHUNK - 1 or i == total - 1):
+                job.progress(i + 1, total)
         file.flush()
         os.fsync(file.fileno())
-    channels = form.channels if wishes.channels else _channels_of(seen)
-    if channels != form.channels:
-        _narrow(into / "pixels.bin", (len(kept), *form.stored, form.channels), form.deep, channels)
-    return _manifest(source, form, channels, kept, seen, bad)
+    return results
 
 
 def _ready(source: Source, i: int, wishes: Wishes, form: Form) -> Ready:

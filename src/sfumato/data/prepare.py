@@ -14,7 +14,7 @@ from sfumato.data import cache as store
 from sfumato.data.bundled import open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.fit import Resize
-from sfumato.data.ingest import Progress, Wishes, build, check_bad
+from sfumato.data.ingest import Job, Progress, Wishes, build, check_bad
 from sfumato.data.size import LARGEST, check_size
 from sfumato.data.source import Flaw, Source
 from sfumato.data.split import FEWEST, held_out
@@ -61,7 +61,7 @@ def prepare(
     found = store.read(folder)
     reused = found is not None
     if found is None:
-        build(folder, source, wishes, limit_bad, threads, progress)
+        build(folder, Job(source, wishes, limit_bad, threads, progress))
         found = store.read(folder)
     if found is None:
         raise DataError(
