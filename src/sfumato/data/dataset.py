@@ -103,6 +103,7 @@ class DataSet:
         return self.take(self.held[:most])
 
     def classes_of(self, rows: np.ndarray) -> Tensor | None:
+        """The classes of these rows, (B,) int64, or None without classes."""
         return None if self.labels is None else torch.from_numpy(self.labels[rows])
 
     def captions_of(self, rows: np.ndarray, pick: Sequence[float]) -> tuple[str, ...] | None:

@@ -223,6 +223,7 @@ def _manifest(
 
 
 def check_bad(source: Source, bad: tuple[Flaw, ...], total: int, limit: float | int) -> None:
+    """Raises DataError, with a count and an example, when more than `limit` of the pictures are bad, or all."""
     if len(bad) == total:
         raise DataError(
             f"none of the {total} pictures in {shown(source.name)} can be read; the first: {bad[0]}"
@@ -238,6 +239,7 @@ def check_bad(source: Source, bad: tuple[Flaw, ...], total: int, limit: float | 
 
 
 def attempt(source: Source, i: int, read: Callable[[int], Result]) -> Result | Flaw:
+    """What `read` gives for picture i, or, if it cannot be read, its name and the reason."""
     try:
         return read(i)
     except BadPicture as error:
