@@ -223,7 +223,7 @@ def _manifest(
 
 
 def check_bad(source: Source, bad: tuple[Flaw, ...], total: int, limit: float | int) -> None:
-    """Raises DataError, with a count and an example, when more than `limit` of the pictures are bad, or all."""
+    """Raises DataError, with a count and an example, when more than `limit` of them are bad, or all."""
     if len(bad) == total:
         raise DataError(
             f"none of the {total} pictures in {shown(source.name)} can be read; the first: {bad[0]}"
