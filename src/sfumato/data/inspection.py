@@ -70,13 +70,13 @@ class Inspection:
 def inspect(
     data: str | Path | Source,
     *,
-    multiple: int = 8,
+    multiple: int = 4,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
     """Decodes every picture of a folder, an .npz file or a bundled set and says what was seen.
 
-    multiple: what the suggested size must be divisible by; 8 is what `sfumato train` asks for.
+    multiple: what the suggested size must be divisible by; 4 is what `sfumato train` asks for.
     Raises DataError when there is nothing there, or nothing that can be read.
     """
     source = data if isinstance(data, Source) else open_source(data)
