@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from sfumato.level import Level, spread_on
@@ -77,8 +76,3 @@ def largest_variance(here: Level, there: Level) -> Tensor:
     sigma_t^2.
     """
     return transition(there, here).variance * (there.norm / here.norm) ** 2
-
-
-def unit_scale(level: Level) -> Level:
-    """The same noisiness on the variance-preserving curve alpha^2 + sigma^2 = 1."""
-    return level.scaled(torch.reciprocal(level.norm))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sfumato.forward import largest_variance, marginal, noised, posterior, transition, unit_scale
+from sfumato.forward import largest_variance, marginal, noised, posterior, transition
 from sfumato.level import CLEAN, Level
 from sfumato.noise import Noise
 from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule, Table
@@ -97,10 +97,3 @@ def test_close_levels_do_not_cancel() -> None:
     a, b = at(Linear(), 0.5), at(Linear(), 0.5 + 1e-9)
     beta = 0.1 + 19.9 * 0.5  # variance of a tiny step is beta dt
     assert float(transition(a, b).variance) == pytest.approx(beta * 1e-9, rel=1e-5)
-
-
-def test_unit_scale_keeps_the_noisiness() -> None:
-    level = Level.of(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 80.0, 3.0]))
-    unit = unit_scale(level)
-    assert torch.allclose(unit.norm, torch.ones(3, dtype=torch.float64), atol=1e-15)
-    assert torch.allclose(unit.angle, level.angle, atol=1e-15)
