@@ -271,3 +271,16 @@ def test_a_dit_sees_where_a_patch_is(layers: int) -> None:
     with torch.no_grad():
         y, turned = network(x, label), network(x.flip(2, 3), label).flip(2, 3)
     assert float((y - turned).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "dit" not in name])
+def test_a_large_batch_goes_through_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = awake(VARIANTS[name]).eval()
+    (x, label), given = inputs(VARIANTS[name], rows=5)
+    with torch.no_grad():
+        whole = network(x, label, **given)
+        monkeypatch.setattr("sfumato.networks.unet.CACHED", 2 * 16 * x[0, 0].numel())
+        in_parts = network(x, label, **given)
+    assert torch.allclose(whole, in_parts, atol=1e-5)
+    together = network(x, label, **given)  # what a backward pass needs is kept of the whole batch
+    assert torch.allclose(whole, together, atol=1e-5)

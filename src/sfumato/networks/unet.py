@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from sfumato.networks.embeddings import TimeEmbedding, sinusoids
 from sfumato.networks.normalization import norm_silu
 from sfumato.networks.unet_config import UNetConfig
 from sfumato.noise import current_streams, number_dropouts, streams
+
+CACHED = 2**20
+"""Numbers of one activation that a processor's caches hold beside what else a layer needs: 4 MiB."""
 
 
 class UNet(nn.Module):
@@ -125,6 +130,22 @@ class UNet(nn.Module):
         """
         self._check(x, context)
         rows = self._rows(x, classes)
+        size = self._at_once(x)
+        if size >= len(x):
+            return self._pass(x, label, rows, context)
+        cuts = [slice(start, start + size) for start in range(0, len(x), size)]
+        of = lambda part, cut: None if part is None else part[cut]
+        return torch.cat([self._pass(x[c], label[c], of(rows, c), of(context, c)) for c in cuts])
+
+    def _at_once(self, x: Tensor) -> int:
+        """How many images go through together. On a CPU, when nothing is kept for a backward pass, only as
+        many as have their largest activations in its cache: a batch of 64 would be slower an image than one
+        of 16."""
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            return len(x)
+        return max(1, CACHED // (self.config.channels[0] * math.prod(x.shape[2:])))
+
+    def _pass(self, x: Tensor, label: Tensor, rows: Tensor | None, context: Tensor | None) -> Tensor:
         embedding = F.silu(self._embed(x, label, rows))
         if rows is not None and self.class_embedding is None:
             maps = F.one_hot(rows, self.config.class_rows).to(x)
