@@ -22,18 +22,21 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from digits import network, train_judge
 from torch import Tensor, nn
 
 from networks import Stand, Told, keep
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.denoiser import Exact
+from sfumato.files import read_tensors, write_tensors
 from sfumato.forward import noised
 from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise, permutation
@@ -251,14 +254,14 @@ PEERS = {"diffusers": diffusers, "azula": azula, "lucidrains": lucidrains, "smal
 
 
 def worker(name: str, source: str, minutes: float, seed: int) -> None:
-    """Trains for as many seconds as each line of its input says; "end" asks for the results."""
+    """Trains for as many seconds as each line of its input says; "end PATH" asks for the results."""
     torch.manual_seed(seed)
     data = prepare(source, hold_out=0.05)
     me = sfumato(data, minutes, seed) if name == "sfumato" else PEERS[name](data)
     print(sum(w.numel() for w in me.weights) / 1e6, flush=True)
     trained = 0.0
     for line in sys.stdin:
-        if line.strip() == "end":
+        if line.startswith("end"):
             break
         end, last = time.perf_counter() + float(line), time.perf_counter()
         me.module.train()
@@ -269,11 +272,11 @@ def worker(name: str, source: str, minutes: float, seed: int) -> None:
             trained, last = trained + now - last, now
         print(trained, flush=True)
     me.settle()
-    print(me.steps, *results(me, data), flush=True)
+    print(me.steps, *results(me, data, line.split()[1]), flush=True)
 
 
 @torch.no_grad()
-def results(me: Contestant, data: DataSet) -> tuple[float, float, float]:
+def results(me: Contestant, data: DataSet, path: str) -> tuple[float, float, float]:
     """The held-out epsilon-loss, KID and KID's standard error."""
     x0 = data.held_out(256).images
     eps = Noise(tuple(range(len(x0)))).normal(x0.shape[1:], "quality")
@@ -293,17 +296,16 @@ def results(me: Contestant, data: DataSet) -> tuple[float, float, float]:
     drawn = torch.cat(
         [sample(Exact(belief), data.shape, plan, Multistep(), range(i, i + 100)) for i in range(0, 1000, 100)]
     )
-    features = judge(data)
+    features = judge(data, path)
     real = data.images(data.train[: len(drawn)])
     return statistics.mean(losses), *kid(features(real), features(drawn))
 
 
-def judge(data: DataSet) -> Callable[[Tensor], Tensor]:
-    """Features of a small classifier of the real pictures, the same for every contestant."""
-    from digits import train_judge
-
-    net = train_judge(data=data)[0]
-    assert isinstance(net, nn.Sequential)
+def judge(data: DataSet, path: str) -> Callable[[Tensor], Tensor]:
+    """Features of the small classifier of the real pictures that the parent has trained."""
+    net = network(data.channels, data.size, data.classes)
+    net.load_state_dict(read_tensors(Path(path))[0])
+    net.eval()
     return lambda x: torch.cat([net[:-1](part) for part in x.split(200)])
 
 
@@ -348,6 +350,8 @@ def main() -> None:
     if options.worker:
         return worker(options.worker[0], source, options.minutes, int(options.worker[1]))
     names: Sequence[str] = ["sfumato", *(p for p in options.peers.split(",") if p)]
+    path = Path(tempfile.mkdtemp()) / "judge.safetensors"
+    write_tensors(path, train_judge(prepare(source, hold_out=0.05))[0].state_dict())
     print("| | seed | M parameters | steps | epsilon-loss | KID x 1000 |\n|---|---|---|---|---|---|")
     for seed in range(options.seeds):
         passed = ["--minutes", str(options.minutes), *(["--cifar", source] if options.cifar else [])]
@@ -366,7 +370,7 @@ def main() -> None:
                 say(teams[name], str(SLICE))
                 hear(teams[name])
         for name in names:
-            say(teams[name], "end")
+            say(teams[name], f"end {path}")
             steps, loss, value, error = hear(teams[name])
             print(
                 f"| {name} | {seed} | {sizes[name]:.2f} | {steps} | {float(loss):.4f} | "

@@ -24,26 +24,29 @@ from sfumato.sampling import SAMPLERS, sample
 from sfumato.schedules import Table
 
 
-def drawing(name: str, pictures: int) -> tuple[torch.nn.Module, Callable[[], object]]:
+def drawing(name: str, pictures: int) -> tuple[torch.nn.Module, Callable[[int], object]]:
     network = CONTESTANTS[name]().network.eval()
     if name == "diffusers":
         from diffusers import DDIMPipeline, DDIMScheduler
 
         pipeline = DDIMPipeline(network, DDIMScheduler())
         pipeline.set_progress_bar_config(disable=True)
-        return network, lambda: pipeline(batch_size=pictures, num_inference_steps=50, output_type="np")
+        return network, lambda steps: pipeline(
+            batch_size=pictures, num_inference_steps=steps, output_type="np"
+        )
     table, ddim = Table.linear(), SAMPLERS["ddim"]
     denoise = Clipped(Model(network, table, Epsilon()).given())
-    plan = ddim.plan(table, 50)
-    return network, lambda: sample(denoise, (3, 32, 32), plan, ddim.solver, range(pictures))
+    return network, lambda steps: sample(
+        denoise, (3, 32, 32), ddim.plan(table, steps), ddim.solver, range(pictures)
+    )
 
 
 def worker(name: str) -> None:
     network, draw = drawing(name, 64)
     print(sum(w.numel() for w in network.parameters()) / 1e6, flush=True)
-    for _ in sys.stdin:
+    for i, _ in enumerate(sys.stdin):  # the first question only warms up
         start = time.perf_counter()
-        draw()
+        draw(50 if i else 2)
         print(time.perf_counter() - start, flush=True)
 
 
