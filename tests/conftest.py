@@ -27,7 +27,7 @@ def cache_of_its_own() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterator[None]:
-    """Nothing in Sfumato reaches out: a connection to anywhere but this machine fails the test that made it."""
+    """Nothing in Sfumato reaches out: a connection to anywhere else fails the test that made it."""
     connect = socket.socket.connect
 
     def only_loopback(self: socket.socket, address: Any) -> None:

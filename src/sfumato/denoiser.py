@@ -28,10 +28,12 @@ class Denoiser(Protocol):
 
     def take(self, rows: Sequence[int]) -> Denoiser:
         """The same, for some rows of the batch."""
+        ...
 
     def check(self, level: Level) -> None:
         """Raises SettingsError if this level cannot be asked: called once for a plan, before any work is
         done."""
+        ...
 
 
 @runtime_checkable

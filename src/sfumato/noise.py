@@ -10,7 +10,7 @@ stored with each picture and a test pins its first numbers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class Noise:
 
 
 @contextmanager
-def seeded(*key: object) -> Iterator[None]:
+def seeded(*key: object) -> Generator[None, None, None]:
     """Makes torch's own initialisers draw by this key inside the block, and leaves the global state as it
     was."""
     with torch.random.fork_rng(devices=[]):
@@ -90,7 +90,7 @@ _streams: ContextVar[Noise | None] = ContextVar("streams", default=None)
 
 
 @contextmanager
-def streams(noise: Noise | None) -> Iterator[None]:
+def streams(noise: Noise | None) -> Generator[None, None, None]:
     """The streams that `Dropout` draws from inside the block: one per row of the batch."""
     token = _streams.set(noise)
     try:

@@ -25,15 +25,19 @@ class Prediction(Protocol):
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
         """What the network should have said."""
+        ...
 
     def x0(self, x: Tensor, y: Tensor, level: Level) -> Tensor:
         """The clean half, from the network's output y at x."""
+        ...
 
     def eps(self, x: Tensor, y: Tensor, level: Level) -> Tensor:
         """The noise half, from the network's output y at x."""
+        ...
 
     def tells(self, level: Level) -> bool:
         """Whether both halves can be told at this level."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ class Schedule(Protocol):
 
     def level(self, t: Tensor) -> Level:
         """The level at time t; float64."""
+        ...
 
     def time(self, level: Level) -> Tensor:
         """The time at which the curve is as noisy as `level`: below 0 or above 1 if it never is."""
+        ...
 
 
 def _preserving(log_alpha: Tensor) -> Level:
@@ -209,8 +211,7 @@ class Table:
     """A process trained in T discrete steps. Node j sits at t = (j + 1) / T and t = 0 is clean; between nodes
     the angle atan2(sigma, alpha) is interpolated, so levels stay on the unit circle. Nodes are met exactly.
 
-    alpha, sigma: T numbers each, noisier from node to node. Build one with `from_betas`, `from_alpha_bars` or
-    a named one.
+    alpha, sigma: T numbers each. Build one with `from_betas`, `from_alpha_bars` or a named one.
     """
 
     alpha: tuple[float, ...]
