@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    pass
 
 _LENGTH, _MODEL, _LOSS, _STEP = "Length", "Model", "Loss", "Optimisation"
 _DATA, _WATCH, _WHERE = "Data", "Watching", "Where and how"
