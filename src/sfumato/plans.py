@@ -60,9 +60,10 @@ def uniform(schedule: Schedule, n: int) -> Levels:
     On a curve that reaches clean data at t = 0 the last move ends there, so uniform and trailing are the
     same.
     """
+    _checked(n)
     least = _first_node(schedule)
     reaches_clean = least == 0 and float(schedule.level(torch.zeros((), dtype=torch.float64)).sigma) == 0
-    points = _checked(n) + 1 if reaches_clean else n
+    points = n + 1 if reaches_clean else n
     return _to_clean(schedule, torch.linspace(1, least, points, dtype=torch.float64))
 
 

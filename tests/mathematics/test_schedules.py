@@ -274,7 +274,8 @@ def test_rounding_a_plan_to_nodes_moves_the_plan_itself() -> None:
 @pytest.mark.parametrize("n", [0, -3])
 def test_no_steps_at_all_is_refused(n: int) -> None:
     for grid in GRIDS:
-        with pytest.raises(SettingsError, match="at least 1"):
-            grid(Cosine(), n)
+        for schedule in (Cosine(), Table.linear(), VE()):
+            with pytest.raises(SettingsError, match="at least 1"):
+                grid(schedule, n)
     with pytest.raises(SettingsError, match="at most"):
         plans.leading(Table.linear(10), 11)
