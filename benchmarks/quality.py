@@ -4,15 +4,17 @@ defaults.
     python benchmarks/quality.py    # digits: 3 minutes each, 2 seeds, four peers: over half an hour
     python benchmarks/quality.py --cifar cifar10.npz --minutes 10 --peers azula,diffusers --seeds 1
 
-Every contestant trains a network of about the same size without classes in a process of its own; they take
-turns of 15 seconds, so a slow minute of the machine hits all. The network, loss, schedule, optimiser and
-averaging are each library's own; the batch is 64 for all. Then, with the averaged weights:
+Every contestant trains without classes in a process of its own; they take turns of 15 seconds, so a slow
+minute of the machine hits all. The loss, schedule, optimiser and decay of the average are each library's own;
+the widths of its network are chosen here, and on the digits they differ (the table says by how much). The
+batch of 64, the clipping of the gradient and the warm-up of the average are the same for all. Then, with the
+averaged weights:
 
 - the held-out epsilon-loss, the mean over 16 log-SNRs from -8 to 8 on the variance-preserving curve, on the
   same pictures and noise for all;
-- KID (Binkowski et al. 2018; polynomial kernel of degree 3, unbiased) of 1,000 samples against held-back real
-  pictures, on the features of a small classifier trained on the real ones, by one and the same sampler
-  (DPM-Solver++ 2M, 40 steps), with a standard error from ten blocks.
+- KID (Binkowski et al. 2018; polynomial kernel of degree 3, unbiased) of 1,000 samples against real training
+  pictures, on the features of a small classifier trained on such, by one and the same sampler (DPM-Solver++
+  2M, 40 steps), with a standard error from ten blocks.
 """
 
 from __future__ import annotations
