@@ -22,9 +22,13 @@ Condition = Tensor | None
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Anything that looks at x and its level and says what it believes. Guidance is Denoiser -> Denoiser."""
+    """Anything that looks at x and its level and says what it believes. Guidance is Denoiser -> Denoiser.
 
-    def __call__(self, x: Tensor, level: Level) -> Estimate: ...
+    `seen` is the last estimate of the same pictures, for models that are shown their own guess (self-
+    conditioning, Chen et al. 2023); others ignore it.
+    """
+
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate: ...
 
     def take(self, rows: Sequence[int]) -> Denoiser:
         """The same, for some rows of the batch."""
@@ -38,9 +42,14 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """A model that takes conditions by name."""
+    """A model that takes conditions by name, and its own last estimate if it is `self_conditioned`."""
 
-    def __call__(self, x: Tensor, level: Level, **cond: Condition) -> Estimate: ...
+    @property
+    def self_conditioned(self) -> bool: ...
+
+    def __call__(
+        self, x: Tensor, level: Level, seen: Estimate | None = None, **cond: Condition
+    ) -> Estimate: ...
 
     def check(self, level: Level) -> None: ...
 
@@ -52,8 +61,8 @@ class Bound:
     model: Conditional
     cond: Mapping[str, Condition]
 
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
-        return self.model(x, level, **self.cond)
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+        return self.model(x, level, seen, **self.cond)
 
     def take(self, rows: Sequence[int]) -> Bound:
         index = torch.tensor(list(rows), dtype=torch.long)
@@ -78,7 +87,7 @@ class Exact:
 
     posterior_mean: Belief
 
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
         return Estimate.of(x, level, x0=self.posterior_mean(x, level))
 
     def take(self, rows: Sequence[int]) -> Exact:

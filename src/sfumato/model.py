@@ -52,7 +52,8 @@ class Model(nn.Module):
     `data` is the standard deviation of the data where the network wants an input of unit variance (EDM's c_in
     = 1 / hypot(alpha data, sigma)); None feeds x as it is. With `learned_variance` the output has twice the
     channels and its second half, mapped from [-1, 1] to [0, 1], is the estimate's spread (Nichol & Dhariwal
-    2021, eq. 15).
+    2021, eq. 15). A `self_conditioned` model is also shown the x0 of its last estimate, as further input
+    channels; zeros where there is none (Chen et al. 2023, "Analog bits", sec. 3.2).
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Model(nn.Module):
         label: Label | None = None,
         data: float | None = None,
         learned_variance: bool = False,
+        self_conditioned: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -71,24 +73,28 @@ class Model(nn.Module):
         self.label: Label = label or Steps()
         self.data = data
         self.learned_variance = learned_variance
+        self.self_conditioned = self_conditioned
 
-    def forward(self, x: Tensor, level: Level, **cond: Condition) -> Estimate:
+    def forward(self, x: Tensor, level: Level, seen: Estimate | None = None, **cond: Condition) -> Estimate:
         t = self.schedule.time(level)
         t, outside = t.clamp(0, 1), (t < -1e-9) | (t > 1 + 1e-9)
         own = self.schedule.level(t)
         z = spread_on(own.norm / level.norm, x) * x
-        y, spread = self._ask(z, own, t, cond)
+        y, spread = self._ask(z, own, t, seen, cond)
         e = Estimate(x, level, Said(z, own, y, self.prediction), spread)
         if bool(outside.any()):
             return self._at_an_end(e, level, outside)
         return e
 
     def _ask(
-        self, z: Tensor, own: Level, t: Tensor, cond: Mapping[str, Condition]
+        self, z: Tensor, own: Level, t: Tensor, seen: Estimate | None, cond: Mapping[str, Condition]
     ) -> tuple[Tensor, Tensor | None]:
         """The network's answer at z on its own curve, in at least float32."""
         weight = next(self.network.parameters(), z)
         fed = z if self.data is None else z * spread_on(1 / torch.hypot(own.alpha * self.data, own.sigma), z)
+        if self.self_conditioned:
+            guess = torch.zeros_like(z) if seen is None else seen.x0.to(z) / (self.data or 1.0)
+            fed = torch.cat([fed, guess], dim=1)
         label = self.label(own, t).to(device=z.device, dtype=torch.float32)
         y = self.network(fed.to(weight.dtype), label.expand(len(z)), **cond).to(z.dtype)
         if not self.learned_variance:

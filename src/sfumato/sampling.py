@@ -112,12 +112,13 @@ def walk(
         raise SettingsError(f"{len(noise)} seeds for a batch of {len(x)}: give one seed per picture")
     x = x if x.dtype == torch.float64 else x.float()
     state: tuple[Tensor, ...] = ()
+    seen: Estimate | None = None
     for i, (move, row, added) in enumerate(prepared):
         first = None
         if move.renoise and noise is not None:
             x, state = renoise(x, move.here, move.there, noise.normal(x.shape[1:], "renoise", i)), ()
         else:
-            first = denoise(x, move.here)
+            first = seen = denoise(x, move.here, seen)
             x, state = solver.step(denoise, first, row, state)
             if added != 0 and noise is not None:
                 std = added(first) if callable(added) else added

@@ -22,8 +22,8 @@ class Clipped:
     lo: float = -1.0
     hi: float = 1.0
 
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
-        estimate = self.denoise(x, level)
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+        estimate = self.denoise(x, level, seen)
         return estimate.but(x0=estimate.x0.clamp(self.lo, self.hi))
 
     def take(self, rows: Sequence[int]) -> Clipped:

@@ -27,7 +27,7 @@ class Mix:
 
     parts: tuple[tuple[Denoiser, Weight], ...]
 
-    def __call__(self, x: Tensor, level: Level) -> Estimate:
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
         weighed = [(d, float(w(level) if callable(w) else w)) for d, w in self.parts]
         used = [(d, w) for d, w in weighed if w != 0]
         if abs(sum(w for _, w in used) - 1) > 1e-6:
@@ -35,8 +35,8 @@ class Mix:
                 f"the weights of a mixture must add up to 1, not {sum(w for _, w in used):.6g}"
             )
         if len(used) == 1:
-            return used[0][0](x, level)
-        estimates = _together([d for d, _ in used], x, level)
+            return used[0][0](x, level, seen)
+        estimates = _together([d for d, _ in used], x, level, seen)
         x0 = sum((w * x0 for (_, w), x0 in zip(used, estimates, strict=True)), start=torch.zeros_like(x))
         return Estimate.of(x, level, x0=x0)
 
@@ -48,16 +48,22 @@ class Mix:
             denoise.check(level)
 
 
-def _together(denoisers: Sequence[Denoiser], x: Tensor, level: Level) -> list[Tensor]:
+def _together(denoisers: Sequence[Denoiser], x: Tensor, level: Level, seen: Estimate | None) -> list[Tensor]:
     """The clean halves, in one call where all are conditions of one model with the same names and kinds of
     tensors."""
     bounds = [d for d in denoisers if isinstance(d, Bound)]
     joined = _joined(bounds) if len(bounds) == len(denoisers) else None
     if joined is None:
-        return [d(x, level).x0 for d in denoisers]
+        return [d(x, level, seen).x0 for d in denoisers]
     k = len(bounds)
-    stacked = level if level.alpha.ndim == 0 else Level(_repeat(level.alpha, k), _repeat(level.sigma, k))
-    return list(joined(_repeat(x, k), stacked).x0.chunk(k))
+    before = None
+    if seen is not None and joined.model.self_conditioned:
+        before = Estimate.of(_repeat(seen.x, k), _stacked(seen.level, k), x0=_repeat(seen.x0, k))
+    return list(joined(_repeat(x, k), _stacked(level, k), before).x0.chunk(k))
+
+
+def _stacked(level: Level, k: int) -> Level:
+    return level if level.alpha.ndim == 0 else Level(_repeat(level.alpha, k), _repeat(level.sigma, k))
 
 
 def _repeat(value: Tensor, k: int) -> Tensor:

@@ -60,6 +60,6 @@ class Heun:
         guess = carried(first, row.kept)
         if row.second is None:
             return guess, ()
-        second = denoise(guess, row.second)
+        second = denoise(guess, row.second, first)
         mean = seen(first, self.of) + seen(second, self.of)
         return torch.add(first.x * row.of_x, mean, alpha=row.of_y / 2), ()
