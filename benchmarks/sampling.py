@@ -20,7 +20,8 @@ from networks import CONTESTANTS, Process, pair
 from sfumato.guidance.bound import Clipped
 from sfumato.model import Model
 from sfumato.predictions import Epsilon
-from sfumato.sampling import SAMPLERS, sample
+from sfumato.samplers import SAMPLERS
+from sfumato.sampling import sample
 from sfumato.schedules import Table
 
 

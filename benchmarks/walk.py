@@ -22,7 +22,8 @@ from torch import Tensor
 from sfumato.level import Level
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
-from sfumato.sampling import SAMPLERS, walk
+from sfumato.samplers import SAMPLERS
+from sfumato.sampling import walk
 from sfumato.schedules import Table
 
 STEPS = 50

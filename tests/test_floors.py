@@ -29,7 +29,10 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
         "3 mathematics",
         (frozenset({"denoiser"}), frozenset({"model", "solvers", "guidance"}), frozenset({"plans"})),
     ),
-    ("4 model", (frozenset({"sampling", "recorded", "training"}), frozenset({"interop", "card"}))),
+    (
+        "4 model",
+        (frozenset({"sampling", "recorded", "training"}), frozenset({"interop", "card", "samplers"})),
+    ),
     # training writes runs and a run reads back its averages, so the package stands on two floors
     (
         "5 run",

@@ -23,7 +23,7 @@ from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.recorded import Part
 from sfumato.runs import Recipe, Run
-from sfumato.sampling import Sampler
+from sfumato.samplers import Sampler
 
 MOST = 100_000
 

@@ -27,7 +27,8 @@ from sfumato.guidance.mix import classifier_free
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
-from sfumato.sampling import Sampler, Step, prior, sampler, walk
+from sfumato.samplers import Sampler, sampler
+from sfumato.sampling import Step, prior
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
 
@@ -221,10 +222,9 @@ class Run:
 
     def walk(self, recipe: Recipe) -> Iterator[Step]:
         """The recipe's pictures step by step, all in one batch: for previews, films and early exits."""
-        how, plan = recipe.how(), self.plan(recipe)
-        noise = Noise(recipe.seeds)
-        x = prior(plan[0].here, self.card.image.shape, noise).to(self.device)
-        return walk(self.denoiser(recipe), x, plan, how.solver, noise, how.fresh)
+        how, schedule, noise = recipe.how(), self.model.schedule, Noise(recipe.seeds)
+        x = prior(how.start(schedule, recipe.steps), self.card.image.shape, noise).to(self.device)
+        return how.walk(self.denoiser(recipe), x, schedule, recipe.steps, noise)
 
     def sample(
         self,

@@ -1,28 +1,22 @@
-"""Sampling: walk a plan, one step at a time. Every sampler is a solver, a fresh and a grid."""
+"""Sampling: walk a plan, one step at a time. Samplers by name are in `samplers`."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from sfumato import plans
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.noise import Noise
-from sfumato.plans import Grid
 from sfumato.predictions import Estimate
-from sfumato.schedules import Schedule
-from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, Ode, Sde, Split
+from sfumato.solvers.fresh import Fresh, Ode, Split
 from sfumato.solvers.moves import Leg, Move, Point, check_renoise, renoise
 from sfumato.solvers.multistep import Multistep
-from sfumato.solvers.singlestep import Heun
 
 
 @runtime_checkable
@@ -174,44 +168,3 @@ def draw(
         rows = range(start, min(start + batch, len(seeds)))
         part = [seeds[i] for i in rows]
         yield sample(denoise.take(rows), shape, plan, solver, part, fresh, device=device)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A way to sample, by name: what to average, how much noise is new, where to stand."""
-
-    solver: Solver
-    fresh: Fresh = Ode()  # noqa: RUF009 (frozen)
-    grid: Grid = plans.trailing
-
-    def plan(self, schedule: Schedule, steps: int) -> list[Move]:
-        return plans.descend(self.grid(schedule, steps))
-
-
-SAMPLERS: Mapping[str, Sampler] = {
-    "ddpm": Sampler(Multistep(order=1), Ancestral()),
-    "ddpm-large": Sampler(Multistep(order=1), LargeVariance()),
-    "ddim": Sampler(Multistep(order=1)),
-    "dpmpp-2m": Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr),
-    "dpmpp-2m-karras": Sampler(Multistep("x0", "log_snr", 2), grid=plans.karras),
-    "dpmpp-3m": Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr),
-    "dpmpp-3m-karras": Sampler(Multistep("x0", "log_snr", 3), grid=plans.karras),
-    "dpmpp-2m-sde": Sampler(Multistep("x0", "log_snr", 2), Sde(), grid=plans.log_snr),
-    "heun": Sampler(Heun("eps"), grid=plans.karras),
-    "euler": Sampler(Multistep(order=1), grid=plans.karras),
-    "euler-a": Sampler(Multistep(order=1), Ancestral(), grid=plans.karras),
-    "flow-euler": Sampler(Multistep("flow", "linear", 1), grid=plans.uniform),
-    "flow-heun": Sampler(Heun("flow"), grid=plans.uniform),
-    "flow-ab2": Sampler(Multistep("flow", "linear", 2), grid=plans.uniform),
-}
-"""The samplers by the names that people know. A name is a value: `Sampler(...)` makes any other."""
-
-
-def sampler(name: str, eta: float | None = None) -> Sampler:
-    """The sampler of this name; `eta` adds ancestral noise to it (DDIM's eta). Raises SettingsError with the
-    nearest names."""
-    found = SAMPLERS.get(name.strip().lower().replace("_", "-").replace("++", "pp").replace(" ", "-"))
-    if found is None:
-        near = difflib.get_close_matches(name.lower(), SAMPLERS, n=3) or sorted(SAMPLERS)
-        raise SettingsError(f"no sampler is called {name!r}; there are: {', '.join(near)}")
-    return found if eta is None else Sampler(found.solver, Ancestral(eta), found.grid)

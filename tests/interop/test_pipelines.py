@@ -22,7 +22,7 @@ from sfumato.networks import DiTConfig, UNetConfig
 from sfumato.noise import Noise
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.runs import Run, load, save
-from sfumato.sampling import Sampler
+from sfumato.samplers import Sampler
 from sfumato.schedules import Cosine, RectifiedFlow, Table
 from sfumato.solvers.multistep import Multistep
 

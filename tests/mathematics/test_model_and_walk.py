@@ -18,7 +18,8 @@ from sfumato.level import CLEAN, PURE_NOISE, Level, Levels
 from sfumato.model import LogSigma, Model, Steps
 from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
-from sfumato.sampling import SAMPLERS, draw, sample, walk
+from sfumato.samplers import SAMPLERS
+from sfumato.sampling import draw, sample, walk
 from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Table
 from sfumato.solvers.multistep import Multistep
 

@@ -16,7 +16,8 @@ from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, PURE_NOISE, Level, Levels
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
-from sfumato.sampling import SAMPLERS, Solver, sample, walk
+from sfumato.samplers import SAMPLERS
+from sfumato.sampling import Solver, sample, walk
 from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule, Sigmoid, Table
 from sfumato.solvers.moves import Leg, Point, carried, carry
 from sfumato.solvers.multistep import Multistep

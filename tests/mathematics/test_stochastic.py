@@ -14,7 +14,8 @@ from sfumato.errors import SettingsError
 from sfumato.forward import posterior
 from sfumato.level import CLEAN, PURE_NOISE, Level
 from sfumato.noise import Noise
-from sfumato.sampling import SAMPLERS, prior, sampler, walk
+from sfumato.samplers import SAMPLERS, sampler
+from sfumato.sampling import prior, walk
 from sfumato.schedules import Cosine, Linear, RectifiedFlow, Schedule, Table
 from sfumato.solvers.fresh import Ancestral, Anew, LargeVariance, Ode, Sde
 from sfumato.solvers.moves import Move, renoise

@@ -20,7 +20,7 @@ from sfumato.card import ImageSettings, SamplerSettings
 from sfumato.errors import RunError, SettingsError
 from sfumato.noise import Noise
 from sfumato.runs import Recipe, Run
-from sfumato.sampling import Sampler
+from sfumato.samplers import Sampler
 from sfumato.solvers.fresh import Ancestral
 from sfumato.solvers.multistep import Multistep
 

@@ -17,7 +17,8 @@ from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
 from sfumato.provenance import origin, parameters
 from sfumato.runs import MOST, Recipe, Run
-from sfumato.sampling import Sampler, Step
+from sfumato.samplers import Sampler
+from sfumato.sampling import Step
 
 GRID = 1024
 """The most pictures in one grid: what a person can look at, and what fits into a PNG's text."""
