@@ -19,7 +19,7 @@ from torch import Tensor
 from sfumato.data.toy import Mixture
 from sfumato.denoiser import Exact
 from sfumato.level import Level
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 SCHEDULE = Table.linear(1000)
 

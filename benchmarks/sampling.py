@@ -22,7 +22,7 @@ from sfumato.model import Model
 from sfumato.predictions import Epsilon
 from sfumato.samplers import SAMPLERS
 from sfumato.sampling import sample
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 
 def drawing(name: str, pictures: int) -> tuple[torch.nn.Module, Callable[[int], object]]:

@@ -24,7 +24,7 @@ from sfumato.noise import Noise
 from sfumato.predictions import Estimate
 from sfumato.samplers import SAMPLERS
 from sfumato.sampling import walk
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 STEPS = 50
 TABLE = Table.linear()

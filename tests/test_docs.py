@@ -26,7 +26,7 @@ from sfumato.cli import app
 from sfumato.networks import UNetConfig, parameter_count
 from sfumato.predictions import V
 from sfumato.run_folder import save
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])

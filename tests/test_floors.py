@@ -24,10 +24,13 @@ SRC = ROOT / "src" / "sfumato"
 FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     ("0 ground", (frozenset({"errors", "level", "noise"}),)),
     ("1 matter", (frozenset({"forward", "networks", "data", "files"}),)),
-    ("2 meaning", (frozenset({"schedules", "codecs", "conditions"}), frozenset({"predictions"}))),
+    (
+        "2 meaning",
+        (frozenset({"schedules", "codecs", "conditions"}), frozenset({"tables"}), frozenset({"predictions"})),
+    ),
     (
         "3 mathematics",
-        (frozenset({"denoiser"}), frozenset({"model", "solvers", "guidance"}), frozenset({"plans"})),
+        (frozenset({"denoiser", "bound"}), frozenset({"model", "solvers", "guidance"}), frozenset({"plans"})),
     ),
     (
         "4 model",

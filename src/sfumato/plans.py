@@ -14,8 +14,9 @@ from torch import Tensor
 
 from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, Level, Levels
-from sfumato.schedules import Schedule, Shifted, Table
+from sfumato.schedules import Schedule, Shifted
 from sfumato.solvers.moves import Move
+from sfumato.tables import Table
 
 
 @runtime_checkable

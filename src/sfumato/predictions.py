@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfumato.forward import posterior, transition
 from sfumato.level import Level, spread_on
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 
 @runtime_checkable

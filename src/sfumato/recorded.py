@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfumato import model as models
-from sfumato import predictions, schedules
+from sfumato import predictions, schedules, tables
 from sfumato.errors import SettingsError
 from sfumato.model import Label
 from sfumato.predictions import Prediction
@@ -178,19 +178,19 @@ AnyLabel = Steps | LogSigma
 LabelSettings = Annotated[AnyLabel, Field(discriminator="kind")]
 
 
-def make_table(said: Table) -> schedules.Table:
+def make_table(said: Table) -> tables.Table:
     """The table that the settings mean. Raises SettingsError for one that does not grow noisier."""
     match said:
         case TableLinear():
-            table = schedules.Table.linear(said.steps, said.lo, said.hi)
+            table = tables.Table.linear(said.steps, said.lo, said.hi)
         case TableScaledLinear():
-            table = schedules.Table.scaled_linear(said.steps, said.lo, said.hi)
+            table = tables.Table.scaled_linear(said.steps, said.lo, said.hi)
         case TableCosine():
-            table = schedules.Table.cosine(said.steps, said.s, said.largest)
+            table = tables.Table.cosine(said.steps, said.s, said.largest)
         case TableConstant():
-            table = schedules.Table.constant(said.beta, said.steps)
+            table = tables.Table.constant(said.beta, said.steps)
         case TableNodes():
-            return schedules.Table(said.alpha, said.sigma)
+            return tables.Table(said.alpha, said.sigma)
     return table.zero_terminal_snr() if said.zero_terminal_snr else table
 
 
@@ -240,7 +240,7 @@ def _unknown(what: str, thing: object, instead: str) -> SettingsError:
     return SettingsError(f"a model with a {what} of the class {kind} cannot be saved: use {instead}")
 
 
-def describe_table(table: schedules.Table) -> Table:
+def describe_table(table: tables.Table) -> Table:
     """A named table where one makes these very numbers, otherwise the numbers."""
     t, betas = table.steps, table.betas
     lo, hi = (float(f"{float(b):.9g}") for b in (betas[0], betas[-1]))
@@ -277,7 +277,7 @@ def describe_schedule(schedule: Schedule) -> AnySchedule:
             return Sigmoid(start=schedule.start, end=schedule.end, tau=schedule.tau)
         case schedules.VE():
             return VE(lo=schedule.lo, hi=schedule.hi)
-        case schedules.Table():
+        case tables.Table():
             return describe_table(schedule)
         case schedules.Shifted():
             base = describe_schedule(schedule.base)
@@ -322,7 +322,7 @@ def schedule_hash(schedule: Schedule) -> str:
     Angle and log-norm of every node of a table, or of 1001 times of a curve, rounded to 1e-8 so that the last
     bit of another machine's sine does not matter.
     """
-    if isinstance(schedule, schedules.Table):
+    if isinstance(schedule, tables.Table):
         level = schedule.nodes()
     else:
         level = schedule.level(torch.linspace(0, 1, 1001, dtype=torch.float64))

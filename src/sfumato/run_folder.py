@@ -50,7 +50,7 @@ from sfumato.model import Model, Steps
 from sfumato.networks import DiTConfig
 from sfumato.recorded import Steps as StepsSettings
 from sfumato.recorded import make_prediction, make_schedule
-from sfumato.schedules import Table
+from sfumato.tables import Table
 from sfumato.training.snapshots import rebuild
 
 log = logging.getLogger(__name__)

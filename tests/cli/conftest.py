@@ -8,7 +8,7 @@ from corpora import small
 from sfumato.card import ImageSettings, build
 from sfumato.predictions import V
 from sfumato.runs import save
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from sfumato.model import Label, Steps
 from sfumato.networks import UNetConfig
 from sfumato.predictions import Epsilon, Prediction
 from sfumato.runs import Run, load, save
-from sfumato.schedules import Schedule, Table
+from sfumato.schedules import Schedule
+from sfumato.tables import Table
 
 CLASSES = ("cat", "dog", "ox")
 

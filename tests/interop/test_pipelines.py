@@ -23,8 +23,9 @@ from sfumato.noise import Noise
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.runs import Run, load, save
 from sfumato.samplers import Sampler
-from sfumato.schedules import Cosine, RectifiedFlow, Table
+from sfumato.schedules import Cosine, RectifiedFlow
 from sfumato.solvers.multistep import Multistep
+from sfumato.tables import Table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,7 +9,8 @@ import torch
 from sfumato.forward import largest_variance, marginal, noised, posterior, transition
 from sfumato.level import CLEAN, Level
 from sfumato.noise import Noise
-from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule, Table
+from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule
+from sfumato.tables import Table
 
 CURVES: list[Schedule] = [
     Linear(),

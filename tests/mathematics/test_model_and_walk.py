@@ -20,8 +20,9 @@ from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.samplers import SAMPLERS
 from sfumato.sampling import draw, sample, walk
-from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Table
+from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow
 from sfumato.solvers.multistep import Multistep
+from sfumato.tables import Table
 
 
 class Small(nn.Module):

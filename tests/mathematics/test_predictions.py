@@ -10,7 +10,8 @@ from sfumato.forward import noised, posterior
 from sfumato.level import CLEAN, PURE_NOISE, Level
 from sfumato.noise import Noise
 from sfumato.predictions import Clean, Epsilon, Estimate, Flow, Mean, Prediction, Said, Score, V
-from sfumato.schedules import Cosine, RectifiedFlow, Table
+from sfumato.schedules import Cosine, RectifiedFlow
+from sfumato.tables import Table
 
 TABLE = Table.cosine()
 KINDS: list[Prediction] = [Epsilon(), Clean(), Score(), Flow(), V(), V(0.5, -1.0), Mean(TABLE)]

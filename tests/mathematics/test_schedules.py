@@ -24,8 +24,8 @@ from sfumato.schedules import (
     Schedule,
     Shifted,
     Sigmoid,
-    Table,
 )
+from sfumato.tables import Table
 
 CURVES: list[Schedule] = [
     Linear(),

@@ -18,11 +18,12 @@ from sfumato.noise import Noise
 from sfumato.predictions import Estimate
 from sfumato.samplers import SAMPLERS
 from sfumato.sampling import Solver, sample, walk
-from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule, Sigmoid, Table
+from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule, Sigmoid
 from sfumato.solvers.moves import Leg, Point, carried, carry
 from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
 from sfumato.solvers.weights import moments, weights
+from sfumato.tables import Table
 
 SOLVERS: list[Solver] = [
     Multistep(order=1),

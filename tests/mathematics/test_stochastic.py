@@ -16,10 +16,11 @@ from sfumato.level import CLEAN, PURE_NOISE, Level
 from sfumato.noise import Noise
 from sfumato.samplers import SAMPLERS, sampler
 from sfumato.sampling import prior, walk
-from sfumato.schedules import Cosine, Linear, RectifiedFlow, Schedule, Table
+from sfumato.schedules import Cosine, Linear, RectifiedFlow, Schedule
 from sfumato.solvers.fresh import Ancestral, Anew, LargeVariance, Ode, Sde
 from sfumato.solvers.moves import Move, renoise
 from sfumato.solvers.multistep import Multistep
+from sfumato.tables import Table
 
 MEAN, STD = 0.3, 0.5
 SEEDS, WIDTH = 500, 200  # 1e5 samples

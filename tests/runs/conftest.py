@@ -7,7 +7,7 @@ import pytest
 from corpora import small
 from sfumato.predictions import V
 from sfumato.runs import Run
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,9 @@ from sfumato.recorded import (
 )
 from sfumato.run_folder import RAW, open_folder, save
 from sfumato.runs import Run, load
+from sfumato.tables import Table
 
-MINE = s.Table.from_alpha_bars([0.9, 0.7, 0.35, 0.1, 0.0])
+MINE = Table.from_alpha_bars([0.9, 0.7, 0.35, 0.1, 0.0])
 SCHEDULES: list[s.Schedule] = [
     s.RectifiedFlow(),
     s.Cosine(),
@@ -47,15 +48,15 @@ SCHEDULES: list[s.Schedule] = [
     s.VE(),
     s.Shifted(s.Cosine(), 0.5),
     s.Shifted(s.Shifted(s.RectifiedFlow(), 0.5), 0.25),
-    s.Table.linear(),
-    s.Table.linear(50, 2e-3, 0.4),
-    s.Table.scaled_linear(),
-    s.Table.cosine(),
-    s.Table.cosine(100, largest=1.0),
-    s.Table.constant(0.01, 200),
-    s.Table.linear().zero_terminal_snr(),
-    s.Table.sampled(s.Sigmoid(), 64),
-    s.Shifted(s.Table.linear(), 0.5),
+    Table.linear(),
+    Table.linear(50, 2e-3, 0.4),
+    Table.scaled_linear(),
+    Table.cosine(),
+    Table.cosine(100, largest=1.0),
+    Table.constant(0.01, 200),
+    Table.linear().zero_terminal_snr(),
+    Table.sampled(s.Sigmoid(), 64),
+    s.Shifted(Table.linear(), 0.5),
     MINE,
 ]
 PREDICTIONS: list[Prediction] = [
@@ -65,13 +66,13 @@ PREDICTIONS: list[Prediction] = [
     Flow(),
     V(),
     V(0.5, -1.0),
-    Mean(s.Table.linear()),
+    Mean(Table.linear()),
     Mean(MINE),
 ]
 
 
 def name(value: object) -> str:
-    return type(value).__name__ if not isinstance(value, s.Table) else f"table{value.steps}"
+    return type(value).__name__ if not isinstance(value, Table) else f"table{value.steps}"
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
@@ -181,19 +182,19 @@ def test_a_consistent_card_of_another_schedule_is_refused_by_the_weights(plain: 
     path = plain.path / "sfumato.json"
     said = json.loads(path.read_text())
     said["schedule"]["hi"] = 0.03
-    said["schedule_hash"] = schedule_hash(s.Table.linear(hi=0.03))
+    said["schedule_hash"] = schedule_hash(Table.linear(hi=0.03))
     write_json(path, said)
     with pytest.raises(RunError, match="trained with another schedule"):
         load(plain.path)
 
 
 def test_the_hash_sees_a_change_of_one_node_and_not_the_last_bit() -> None:
-    table = s.Table.linear()
+    table = Table.linear()
     sigma = list(table.sigma)
     sigma[500] *= 1 + 1e-6
-    assert schedule_hash(s.Table(table.alpha, tuple(sigma))) != schedule_hash(table)
+    assert schedule_hash(Table(table.alpha, tuple(sigma))) != schedule_hash(table)
     sigma[500] = table.sigma[500] * (1 + 2**-52)
-    assert schedule_hash(s.Table(table.alpha, tuple(sigma))) == schedule_hash(table)
+    assert schedule_hash(Table(table.alpha, tuple(sigma))) == schedule_hash(table)
     assert len({schedule_hash(x) for x in SCHEDULES}) == len(SCHEDULES)
 
 
@@ -250,7 +251,7 @@ def test_an_unfinished_first_save_is_no_model(tmp_path: Path) -> None:
 
 
 def test_another_model_is_not_written_over_this_one(plain: Run) -> None:
-    other = small.card(schedule=s.Table.cosine())
+    other = small.card(schedule=Table.cosine())
     with pytest.raises(RunError, match="holds another model"):
         save(plain.path, build(other), other)
     load(plain.path)

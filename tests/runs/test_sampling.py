@@ -240,7 +240,7 @@ def test_a_model_without_a_null_class_wants_a_class(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_the_model_cannot_follow_is_refused_before_the_first_step(tmp_path: Path) -> None:
-    from sfumato.schedules import Table
+    from sfumato.tables import Table
 
     run = small.make(tmp_path / "run", small.card(schedule=Table.linear().zero_terminal_snr()))
     with pytest.raises(SettingsError, match="use V or Flow"):

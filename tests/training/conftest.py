@@ -14,7 +14,7 @@ from sfumato.data.dataset import DataSet
 from sfumato.model import Model
 from sfumato.noise import Dropout, number_dropouts, seeded
 from sfumato.predictions import V
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 
 class SmallNet(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import SettingsError
-from sfumato.schedules import VE, Cosine, RectifiedFlow, Schedule, Table
+from sfumato.schedules import VE, Cosine, RectifiedFlow, Schedule
+from sfumato.tables import Table
 from sfumato.training.levels import LogitNormal, LogNormalSigma, Stratified, Uniform, Where
 
 N = 20_000

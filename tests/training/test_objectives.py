@@ -10,7 +10,8 @@ from sfumato.errors import SettingsError
 from sfumato.forward import noised
 from sfumato.level import Level
 from sfumato.predictions import Clean, Epsilon, Estimate, Flow, Mean, Prediction, Said, Score, V
-from sfumato.schedules import Cosine, RectifiedFlow, Schedule, Table
+from sfumato.schedules import Cosine, RectifiedFlow, Schedule
+from sfumato.tables import Table
 from sfumato.training.objectives import (
     CLEAN_LOSS,
     FLOW_LOSS,

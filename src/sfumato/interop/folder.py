@@ -12,7 +12,7 @@ from sfumato.interop.diffusers import config_from_diffusers
 from sfumato.interop.scheduler import clip_from_diffusers, prediction_from_diffusers, table_from_diffusers
 from sfumato.networks import UNetConfig
 from sfumato.predictions import Prediction
-from sfumato.schedules import Table
+from sfumato.tables import Table
 
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 

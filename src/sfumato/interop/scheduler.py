@@ -10,7 +10,8 @@ from sfumato.errors import SettingsError
 from sfumato.interop.diffusers import VERSION
 from sfumato.predictions import Clean, Epsilon, Prediction, V
 from sfumato.recorded import TableCosine, TableLinear, TableScaledLinear, describe_table
-from sfumato.schedules import Schedule, Table
+from sfumato.schedules import Schedule
+from sfumato.tables import Table
 
 DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,

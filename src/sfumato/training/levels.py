@@ -18,7 +18,8 @@ from torch import Tensor
 from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.noise import Noise, key_of
-from sfumato.schedules import Schedule, Shifted, Table
+from sfumato.schedules import Schedule, Shifted
+from sfumato.tables import Table
 
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 / golden ratio, rounded to an odd number: its multiples visit [0, 2^64) most evenly (Kronecker's

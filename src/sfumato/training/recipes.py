@@ -16,7 +16,8 @@ from sfumato.errors import SettingsError
 from sfumato.model import Label, Steps
 from sfumato.networks import SIZES, preset
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
-from sfumato.schedules import Cosine, RectifiedFlow, Schedule, Table
+from sfumato.schedules import Cosine, RectifiedFlow, Schedule
+from sfumato.tables import Table
 from sfumato.training.settings import TrainSettings
 
 SCHEDULES = ("cosine", "linear", "scaled-linear", "flow", "cosine-continuous")
