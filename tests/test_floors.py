@@ -34,7 +34,10 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     ),
     (
         "4 model",
-        (frozenset({"sampling", "recorded", "training"}), frozenset({"interop", "card", "samplers"})),
+        (
+            frozenset({"sampling", "sampler_names", "recorded", "training"}),
+            frozenset({"interop", "card", "samplers"}),
+        ),
     ),
     # training writes runs and a run reads back its averages, so the package stands on two floors
     (

@@ -1,11 +1,14 @@
-"""Samplers: a solver, a fresh, a grid and a route; and the names that people know them by."""
+"""Samplers: a solver, a fresh, a grid and a route; and the names that people know them by.
+
+A name is a value: `Sampler(...)` makes any other. "dpmpp-2m-karras" is "dpmpp-2m" on the grid "karras", so
+the table holds the bases alone.
+"""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from sfumato.errors import SettingsError
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
+from sfumato.sampler_names import nearest, split
 from sfumato.sampling import After, Solver, Step, walk
 from sfumato.schedules import Schedule
 from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, Ode, Sde
@@ -60,30 +64,63 @@ class Sampler:
         return walk(denoise, x, self.plan(schedule, steps), self.solver, noise, self.fresh, after)
 
 
-SAMPLERS: Mapping[str, Sampler] = {
-    "ddpm": Sampler(Multistep(order=1), Ancestral()),
-    "ddpm-large": Sampler(Multistep(order=1), LargeVariance()),
-    "ddim": Sampler(Multistep(order=1)),
-    "dpmpp-2m": Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr),
-    "dpmpp-2m-karras": Sampler(Multistep("x0", "log_snr", 2), grid=plans.karras),
-    "dpmpp-3m": Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr),
-    "dpmpp-3m-karras": Sampler(Multistep("x0", "log_snr", 3), grid=plans.karras),
-    "dpmpp-2m-sde": Sampler(Multistep("x0", "log_snr", 2), Sde(), grid=plans.log_snr),
-    "heun": Sampler(Heun("eps"), grid=plans.karras),
-    "euler": Sampler(Multistep(order=1), grid=plans.karras),
-    "euler-a": Sampler(Multistep(order=1), Ancestral(), grid=plans.karras),
-    "flow-euler": Sampler(Multistep("flow", "linear", 1), grid=plans.uniform),
-    "flow-heun": Sampler(Heun("flow"), grid=plans.uniform),
-    "flow-ab2": Sampler(Multistep("flow", "linear", 2), grid=plans.uniform),
+class Known(NamedTuple):
+    """A sampler that has a name, and what it is good for."""
+
+    sampler: Sampler
+    good_for: str
+
+
+KNOWN: Mapping[str, Known] = {
+    "ddim": Known(Sampler(Multistep(order=1)), "one seed, one picture; the plain move, for comparison"),
+    "ddpm": Known(Sampler(Multistep(order=1), Ancestral()), "the original; best from a hundred steps up"),
+    "ddpm-large": Known(
+        Sampler(Multistep(order=1), LargeVariance()), "the original with beta, for a thousand steps"
+    ),
+    "dpmpp-2m": Known(Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr), "10 to 50 steps, guided"),
+    "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr), "20 to 100 steps"),
+    "dpmpp-2m-sde": Known(
+        Sampler(Multistep("x0", "log_snr", 2), Sde(), plans.log_snr), "stochastic, from 20 steps"
+    ),
+    "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference: safe from 20 steps up"),
+    "euler": Known(Sampler(Multistep(order=1), grid=plans.karras), "DDIM on k-diffusion's grid"),
+    "euler-a": Known(
+        Sampler(Multistep(order=1), Ancestral(), plans.karras), "DDPM on k-diffusion's grid: varied pictures"
+    ),
+    "flow-euler": Known(
+        Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows in few steps"
+    ),
+    "flow-heun": Known(Sampler(Heun("flow"), grid=plans.uniform), "flows, two looks a step"),
+    "flow-ab2": Known(Sampler(Multistep("flow", "linear", 2), grid=plans.uniform), "flows, from 10 steps up"),
 }
-"""The samplers by the names that people know. A name is a value: `Sampler(...)` makes any other."""
+"""The bases, by name."""
+
+SAMPLERS: Mapping[str, Sampler] = {name: known.sampler for name, known in KNOWN.items()}
+"""The same without the words."""
+
+GRIDS: Mapping[str, Grid] = {
+    "karras": plans.karras,
+    "log-snr": plans.log_snr,
+    "uniform": plans.uniform,
+    "trailing": plans.trailing,
+    "leading": plans.leading,
+}
+"""The grids that a name may end in."""
 
 
 def sampler(name: str, eta: float | None = None) -> Sampler:
-    """The sampler of this name; `eta` adds ancestral noise to it (DDIM's eta). Raises SettingsError with the
-    nearest names."""
-    found = SAMPLERS.get(name.strip().lower().replace("_", "-").replace("++", "pp").replace(" ", "-"))
-    if found is None:
-        near = difflib.get_close_matches(name.lower(), SAMPLERS, n=3) or sorted(SAMPLERS)
+    """The sampler of this name, in anybody's spelling: "DPM++ 2M Karras", "dpmpp_2m",
+    "DPMSolverMultistepScheduler".
+
+    A grid at the end of the name replaces the sampler's own. `eta` makes its new noise ancestral, that share
+    of it (DDIM's eta). Raises SettingsError with the nearest names.
+    """
+    parts = split(name, KNOWN)
+    if parts is None:
+        near = nearest(name, KNOWN) or list(KNOWN)
         raise SettingsError(f"no sampler is called {name!r}; there are: {', '.join(near)}")
+    base, grid = parts
+    found = KNOWN[base].sampler
+    if grid:
+        found = replace(found, grid=GRIDS[grid])
     return found if eta is None else replace(found, fresh=Ancestral(eta))
