@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from sfumato import plans
-from sfumato.denoiser import Denoiser
+from sfumato.data.toy import Mixture
+from sfumato.denoiser import Denoiser, Exact
 from sfumato.errors import SettingsError
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
 from sfumato.sampler_names import nearest, split
-from sfumato.sampling import After, Solver, Step, walk
-from sfumato.schedules import Schedule
+from sfumato.sampling import After, Counted, Solver, Step, prior, walk
+from sfumato.schedules import Linear, Schedule
 from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, Ode, Sde
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
@@ -124,3 +126,28 @@ def sampler(name: str, eta: float | None = None) -> Sampler:
     if grid:
         found = replace(found, grid=GRIDS[grid])
     return found if eta is None else replace(found, fresh=Ancestral(eta))
+
+
+class Traits(NamedTuple):
+    """What a sampler is like, found out by using it."""
+
+    order: int
+    evaluations: float
+    """Of the model, for each step that is asked for."""
+    stochastic: bool
+    """Whether a walk from the same x may end elsewhere."""
+
+
+def traits(how: Sampler) -> Traits:
+    """Tries a sampler on one Gaussian: counts evaluations, and looks whether other noise ends elsewhere."""
+    data = Mixture.gaussian([0.3], [0.5])
+    denoise = Exact(lambda x, level: data.posterior_mean(x, level.alpha, level.sigma))
+    x = prior(how.start(Linear(), 12), (1,), Noise((0,)))
+
+    def tried(steps: int, seed: int) -> tuple[int, Tensor]:
+        counted = Counted.of(denoise, 1)
+        *_, last = how.walk(counted, x, Linear(), steps, Noise((seed,)))
+        return counted.counts[0], last.x
+
+    (few, here), (many, _), (_, there) = tried(12, 1), tried(24, 1), tried(12, 2)
+    return Traits(how.solver.order, (many - few) / 12, not torch.equal(here, there))

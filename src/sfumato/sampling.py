@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -168,3 +169,29 @@ def draw(
         rows = range(start, min(start + batch, len(seeds)))
         part = [seeds[i] for i in rows]
         yield sample(denoise.take(rows), shape, plan, solver, part, fresh, device=device)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A denoiser that counts how often it was asked about each row of the batch."""
+
+    denoise: Denoiser
+    counts: list[int]
+    """One number a row; those of `take` count in the same list."""
+    rows: tuple[int, ...]
+
+    @staticmethod
+    def of(denoise: Denoiser, rows: int) -> Counted:
+        """Counts from zero for a batch of so many rows."""
+        return Counted(denoise, [0] * rows, tuple(range(rows)))
+
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+        for row in self.rows:
+            self.counts[row] += 1
+        return self.denoise(x, level, seen)
+
+    def take(self, rows: Sequence[int]) -> Counted:
+        return Counted(self.denoise.take(rows), self.counts, tuple(self.rows[row] for row in rows))
+
+    def check(self, level: Level) -> None:
+        self.denoise.check(level)

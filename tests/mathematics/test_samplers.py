@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
+from torch import Tensor
 
 from sfumato import plans
+from sfumato.data.toy import Mixture
 from sfumato.errors import SettingsError
+from sfumato.level import Level
+from sfumato.noise import Noise
+from sfumato.predictions import Estimate
 from sfumato.sampler_names import ALIASES, GRID_NAMES
-from sfumato.samplers import GRIDS, KNOWN, SAMPLERS, Sampler, sampler
+from sfumato.samplers import GRIDS, KNOWN, SAMPLERS, Sampler, sampler, traits
+from sfumato.sampling import prior
+from sfumato.schedules import Cosine, Schedule
 from sfumato.solvers.fresh import Ancestral, LargeVariance, Ode, Sde
 from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
@@ -95,3 +105,47 @@ def test_a_name_that_nobody_knows_is_one_sentence_with_the_nearest(said: str, ne
     with pytest.raises(SettingsError, match=rf"there are: .*\b{near}\b") as found:
         sampler(said)
     assert "\n" not in str(found.value)
+
+
+DATA = Mixture.gaussian([0.3, -0.2], [0.5, 0.8])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The exact denoiser, and every level and x that it was asked at."""
+
+    asked: list[tuple[float, float, Tensor]]
+
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+        self.asked.append((float(level.alpha), float(level.sigma), x))
+        return Estimate.of(x, level, x0=DATA.posterior_mean(x, level.alpha, level.sigma))
+
+    def take(self, rows: Sequence[int]) -> Watched:
+        return self
+
+    def check(self, level: Level) -> None:
+        return None
+
+
+def ended(
+    how: Sampler, schedule: Schedule, steps: int, seeds: range, watched: Watched | None = None
+) -> Tensor:
+    """Where a sampler takes these seeds, in float64."""
+    noise = Noise(tuple(seeds))
+    x = prior(how.start(schedule, steps), (2,), noise).double()
+    for step in how.walk(watched or Watched([]), x, schedule, steps, noise):
+        x = step.x
+    return x
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_table_says_what_counting_finds(name: str) -> None:
+    how = SAMPLERS[name]
+    watched: list[int] = []
+    for steps in (20, 40):
+        seen = Watched([])
+        ended(how, Cosine(), steps, range(1), seen)
+        watched.append(len(seen.asked))
+    assert traits(how).evaluations == pytest.approx((watched[1] - watched[0]) / 20, abs=0.1)
+    assert traits(how).order == how.solver.order
+    assert traits(how).stochastic == (how.fresh != Ode())

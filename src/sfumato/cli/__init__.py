@@ -10,6 +10,7 @@ from sfumato.cli.demo import demo
 from sfumato.cli.inspect import inspect
 from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
+from sfumato.cli.samplers import samplers
 from sfumato.cli.train import train
 from sfumato.errors import SfumatoError
 
@@ -44,6 +45,7 @@ def options(
 
 app.command()(train)
 app.command()(sample)
+app.command()(samplers)
 app.command()(replay)
 app.command()(inspect)
 app.command()(demo)

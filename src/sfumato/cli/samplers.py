@@ -1,0 +1,46 @@
+"""`sfumato samplers`: the samplers by name, and what each is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+HEADS = ("name", "order", "evaluations", "noise", "good for", "also called")
+
+
+def samplers(
+    json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+) -> None:
+    """List the samplers: order, evaluations of the model a step, new noise or none, what each is good for.
+
+    Any name may end in a grid: karras, exponential, log-snr, uniform, trailing or leading.
+    """
+    from json import dumps
+
+    rows = table()
+    if json:
+        typer.echo(dumps([dict(zip(HEADS, row, strict=True)) for row in rows], indent=2))
+        return
+    widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS) - 1)]
+    for row in (HEADS, *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        typer.echo("  ".join([*cells, row[-1]]).rstrip())
+    typer.echo("\nAny name may end in a grid: karras, log-snr (= exponential), uniform, trailing or leading.")
+    typer.echo(
+        "evaluations: of the model, a step; guidance doubles them. noise: new, or none beyond the first."
+    )
+
+
+def table() -> list[Sequence[str]]:
+    """A row for each sampler, its columns asked of the objects."""
+    from sfumato.sampler_names import ALIASES
+    from sfumato.samplers import KNOWN, traits
+
+    rows: list[Sequence[str]] = []
+    for name, known in KNOWN.items():
+        found = traits(known.sampler)
+        noise = "new" if found.stochastic else "-"
+        also = ", ".join(ALIASES.get(name, ()))
+        rows.append((name, str(found.order), f"{found.evaluations:g}", noise, known.good_for, also))
+    return rows
