@@ -227,7 +227,9 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
         settings.label(),
     )
     train = settings.train
-    lesson = Lesson(model, train.objective, train.where, seed, 0.0, None, "fp32", torch.device("cpu"))
+    lesson = Lesson(
+        model, train.objective(model.schedule), train.where, seed, 0.0, None, "fp32", torch.device("cpu")
+    )
     from sfumato.training.optimisers import chosen
 
     optimiser = chosen(train, model.parameters())

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from sfumato.errors import SettingsError
 from sfumato.level import Level
 
 
@@ -184,6 +185,33 @@ class VE:
 
     def time(self, level: Level) -> Tensor:
         return torch.log(level.sigma / level.alpha / self.lo) / math.log(self.hi / self.lo)
+
+
+def at_log_snr(log_snr: Tensor) -> Level:
+    """The variance-preserving level of a log-SNR: alpha^2 = sigmoid(log-SNR), sigma^2 = sigmoid(-log-SNR)."""
+    return Level(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
+
+
+@dataclass(frozen=True)
+class LogLinear:
+    """log-SNR falling in a straight line from -gamma_min to -gamma_max, variance-preserving: what VDM's
+    learned schedule starts from (Kingma et al. 2021, appendix B).
+
+    Both ends are finite, so the bound of a continuous process is too.
+    """
+
+    gamma_min: float = -13.3
+    gamma_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.gamma_min < self.gamma_max:
+            raise SettingsError(f"gamma must rise, not go from {self.gamma_min} to {self.gamma_max}")
+
+    def level(self, t: Tensor) -> Level:
+        return at_log_snr(-self.gamma_min - (self.gamma_max - self.gamma_min) * t)
+
+    def time(self, level: Level) -> Tensor:
+        return (-level.log_snr - self.gamma_min) / (self.gamma_max - self.gamma_min)
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from sfumato.bound import step_kl
 from sfumato.errors import SettingsError
 from sfumato.forward import noised
 from sfumato.level import Level
+from sfumato.model import Model
 from sfumato.predictions import Clean, Epsilon, Estimate, Flow, Mean, Prediction, Said, Score, V
 from sfumato.schedules import Cosine, RectifiedFlow, Schedule
 from sfumato.tables import Table
-from sfumato.training.objectives import (
+from sfumato.training.objectives import Denoising, Trial
+from sfumato.training.weights import (
     CLEAN_LOSS,
     FLOW_LOSS,
+    P2,
     SIMPLE,
     V_LOSS,
     Custom,
-    Denoising,
+    Ddpm,
     Edm,
+    InverseVariance,
     MinSnr,
-    Trial,
+    SigmoidWeight,
     Weight,
     weight_on,
 )
@@ -36,6 +41,8 @@ WEIGHTS: list[Weight] = [
     FLOW_LOSS,
     MinSnr(5.0),
     Edm(0.5),
+    P2(0.5, 2.0),
+    SigmoidWeight(-1.0),
     Custom(lambda l: l.alpha),
 ]
 
@@ -92,6 +99,9 @@ def test_weights_are_those_of_the_papers(schedule: Schedule) -> None:
         V_LOSS: (snr + 1) * dx0,  # Salimans & Ho 2022, section 4
         FLOW_LOSS: ((a + s) / s) ** 2 * dx0,
         MinSnr(5.0): snr.clamp(max=5.0) * dx0,  # Hang et al. 2023, section 3.4
+        P2(0.5, 2.0): deps / (2 + snr) ** 0.5,  # Choi et al. 2022, eq. 8
+        P2(): deps / (1 + snr),
+        SigmoidWeight(1.5): torch.sigmoid(1.5 - snr.log()) * deps,  # Kingma & Gao 2023
         # Karras et al. 2022, table 1, at sigma' = sigma / alpha
         Edm(0.5): ((s / a) ** 2 + 0.25) / (s / a * 0.5) ** 2 * dx0,
     }
@@ -129,16 +139,82 @@ def test_min_snr_keeps_its_limits_where_a_quotient_would_be_lost() -> None:
     assert weight_on(MinSnr(5.0), Clean(), ends).tolist() == [5.0, 0.0]
 
 
+def test_the_weights_of_popular_texts_and_of_ddpm() -> None:
+    """In DDPM's notation, step by step; they differ by beta^2 / (alpha (1 - alpha-bar))."""
+    table = Table.linear(40)
+    level = table.nodes()
+    asked, _ = trial(level, V(), belief(40))
+    deps = Denoising(SIMPLE)(asked)
+    beta, bar = table.betas, table.alpha_bar
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    tilde = beta * (1 - before) / (1 - bar)
+    tilde[0] = tilde[1]
+    factor = beta**2 / ((1 - beta) * (1 - bar))
+    close = lambda weight, expected: torch.testing.assert_close(
+        Denoising(weight)(asked), expected, rtol=1e-6, atol=0
+    )
+    close(InverseVariance(table), deps / (2 * tilde))
+    close(InverseVariance(table, "large"), deps / (2 * beta))
+    close(Ddpm(table), factor * deps / (2 * tilde))
+    close(Ddpm(table, "large"), factor * deps / (2 * beta))
+    long = Table.linear()  # DDPM's own thousand steps: the factor is no constant
+    factor = long.betas**2 / ((1 - long.betas) * (1 - long.alpha_bar))
+    assert float(factor.max() / factor.min()) > 9
+    for step in (1, 20, 39):  # beyond the first step Ddpm is the KL itself
+        one = Trial(
+            asked.x0[step : step + 1],
+            asked.eps[step : step + 1],
+            Level(level.alpha[step], level.sigma[step]),
+            Estimate.of(
+                asked.estimate.x[step : step + 1],
+                Level(level.alpha[step], level.sigma[step]),
+                x0=asked.estimate.x0[step : step + 1],
+            ),
+        )
+        there = Level(level.alpha[step - 1], level.sigma[step - 1])
+        kl = step_kl(one.x0, one.estimate, there).flatten(1).mean(1)
+        torch.testing.assert_close(Denoising(Ddpm(table))(one), kl, rtol=1e-6, atol=0)
+
+
+def test_a_bound_weight_is_finite_at_zero_terminal_snr() -> None:
+    table = Table.linear().zero_terminal_snr()
+    last = table.level(torch.ones(1, dtype=torch.float64))
+    expected = float(torch.exp(table.level(torch.tensor(0.999, dtype=torch.float64)).log_snr)) / 2
+    assert float(weight_on(Ddpm(table), Clean(), last)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_huber_is_a_square_near_0_and_a_line_far_away() -> None:
+    level = inside(Cosine())
+    near, x0 = trial(level, V(), belief(12))
+    for weight in (SIMPLE, V_LOSS):
+        plain = Denoising(weight)
+        torch.testing.assert_close(Denoising(weight, 1e4)(near), plain(near), rtol=1e-6, atol=0)
+        c = 1e-6
+        said = near.estimate.said
+        w = weight_on(weight, V(), level).sqrt()
+        size = (said.y - V().target(x0, near.eps, level)).abs().flatten(1).mean(1)
+        torch.testing.assert_close(Denoising(weight, c)(near), 2 * c * w * size, rtol=1e-3, atol=0)
+    results = [Denoising(SIMPLE, 0.3)(trial(level, p, belief(12))[0]) for p in PREDICTIONS[:6]]
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-6, atol=0)
+    with pytest.raises(SettingsError, match="Huber"):
+        Denoising(SIMPLE, -1.0)
+
+
 def test_what_has_no_finite_loss_is_refused() -> None:
-    ends = Level.of(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    model = lambda prediction: Model(torch.nn.Identity(), RectifiedFlow(), prediction)
     with pytest.raises(SettingsError, match=r"Epsilon prediction .* alpha = 0"):
-        Denoising(CLEAN_LOSS).check(Epsilon(), ends)
+        Denoising(CLEAN_LOSS).check(model(Epsilon()))
     with pytest.raises(SettingsError, match="sigma = 0"):
-        Denoising(SIMPLE).check(Clean(), ends)
-    Denoising(SIMPLE).check(V(), ends)
-    (Denoising(SIMPLE) + Denoising(V_LOSS)).check(V(), ends)
+        Denoising(SIMPLE).check(model(Clean()))
+    Denoising(SIMPLE).check(model(V()))
+    (Denoising(SIMPLE) + Denoising(V_LOSS)).check(model(V()))
     with pytest.raises(SettingsError, match="gamma"):
         MinSnr(0.0)
+    with pytest.raises(SettingsError, match="P2"):
+        P2(-1.0)
+    with pytest.raises(SettingsError, match="bias"):
+        SigmoidWeight(1000.0)
 
 
 def test_objectives_add() -> None:

@@ -45,7 +45,7 @@ class Lesson:
         x = noised(x0, eps, level)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             estimate = self.model(x, level, **cond)
-        return self.objective(Trial(x0, eps, level, estimate))
+        return self.objective(Trial(x0, eps, level, estimate, self.model.schedule))
 
     def _told(self, classes: Tensor | None, positions: Sequence[int]) -> Tensor | None:
         """The classes, some replaced by the null class (Ho & Salimans 2022)."""

@@ -8,22 +8,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
+from sfumato.bound import BYTES, Bins
 from sfumato.errors import SettingsError
-from sfumato.training.levels import LogitNormal, LogNormalSigma, Stratified, Uniform, Where
-from sfumato.training.objectives import (
-    CLEAN_LOSS,
-    FLOW_LOSS,
-    SIMPLE,
-    V_LOSS,
-    Denoising,
-    Edm,
-    MinSnr,
-    Objective,
-)
+from sfumato.schedules import Schedule
+from sfumato.training.levels import Where
+from sfumato.training.named import EVEN, LEVELS, WEIGHTS, weight_named, where_named
+from sfumato.training.objectives import Denoising, Objective
 from sfumato.training.pace import Budget, Pace
+from sfumato.training.variational import VariationalBound
 
-WEIGHTS = ("simple", "x0", "v", "flow", "min-snr", "edm")
-LEVELS = ("stratified", "uniform", "logit-normal", "log-normal-sigma")
 OPTIMISERS = ("adamw", "sgld")
 PRECISIONS = ("fp32", "bf16")
 
@@ -35,7 +28,9 @@ class TrainSettings:
 
     batch: pictures in one step, over all processes and accumulated parts; accumulate: parts that are computed
     one after the other. drop: how often a class is hidden, for guidance. clip: largest norm of the gradient,
-    0 for none. averages: how many snapshots of two power averages are kept over the run, 0 for none.
+    0 for none. bound: the share of the
+    variational bound beside the weighted loss, for a learned variance. huber: the c of a pseudo-Huber loss, 0
+    for squares. averages: how many snapshots of two power averages are kept over the run, 0 for none.
     validate: steps between two looks at the held-out pictures, 0 for never. patience: looks without a new
     best before the run stops early, 0 for never. tolerance: bad (not finite) steps in a row before the run
     rolls back.
@@ -59,7 +54,10 @@ class TrainSettings:
     drop: float | int = 0.1
     weight: str = "simple"
     gamma: float | int = 5.0
+    bias: float | int = 0.0
     data_std: float | int = 0.5
+    huber: float | int = 0.0
+    bound: float | int = 0.0
     levels: str = "stratified"
     precision: str = "fp32"
     validate: int = 0
@@ -74,7 +72,8 @@ class TrainSettings:
         for name in ("batch", "accumulate", "tolerance"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "patience"):
+        least0 = ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "patience")
+        for name in (*least0, "huber", "bound"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise SettingsError(
                     f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}"
@@ -89,7 +88,19 @@ class TrainSettings:
             raise SettingsError(
                 "--patience needs --validate, the steps between two looks at held-out pictures"
             )
+        self._check_loss()
         _ = self.budget, self.pace
+
+    def _check_loss(self) -> None:
+        """Raises SettingsError for parts of the loss that do not go together."""
+        whole = self.weight == "bound"
+        if (whole or self.bound) and self.levels not in EVEN:
+            raise SettingsError(
+                f"the variational bound needs levels drawn evenly (--levels {' or '.join(EVEN)}), not "
+                f"{self.levels}"
+            )
+        if whole and (self.bound or self.huber):
+            raise SettingsError("--weight bound is the whole loss: leave out --bound and --huber")
 
     @property
     def budget(self) -> Budget:
@@ -100,24 +111,24 @@ class TrainSettings:
     def pace(self) -> Pace:
         return Pace(self.lr, self.warmup, float(self.floor))
 
-    @property
-    def objective(self) -> Objective:
-        """The loss that `weight` names."""
-        plain = {"simple": SIMPLE, "x0": CLEAN_LOSS, "v": V_LOSS, "flow": FLOW_LOSS}
-        if self.weight == "min-snr":
-            return Denoising(MinSnr(float(self.gamma)))
-        return Denoising(Edm(float(self.data_std)) if self.weight == "edm" else plain[self.weight])
+    def objective(self, schedule: Schedule, bins: Bins = BYTES) -> Objective:
+        """The loss on this schedule; `bins` are the values that a picture's numbers can take."""
+        if self.weight == "bound":
+            return VariationalBound(bins=bins)
+        weight = weight_named(
+            self.weight,
+            schedule,
+            gamma=float(self.gamma),
+            bias=float(self.bias),
+            data=float(self.data_std),
+        )
+        plain = Denoising(weight, float(self.huber))
+        return plain + float(self.bound) * VariationalBound(mean=False, bins=bins) if self.bound else plain
 
     @property
     def where(self) -> Where:
         """The distribution of training levels that `levels` names."""
-        named: dict[str, Where] = {
-            "uniform": Uniform(),
-            "stratified": Stratified(),
-            "logit-normal": LogitNormal(),
-            "log-normal-sigma": LogNormalSigma(),
-        }
-        return named[self.levels]
+        return where_named(self.levels)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

@@ -22,7 +22,7 @@ from sfumato.training.crew import ALONE, Crew, cut
 from sfumato.training.device import choose_device
 from sfumato.training.errors import TrainingError
 from sfumato.training.lesson import Lesson
-from sfumato.training.levels import Where, ends
+from sfumato.training.levels import Where
 from sfumato.training.objectives import Objective
 from sfumato.training.settings import Habits, TrainSettings
 from sfumato.training.state import Counters, State
@@ -68,7 +68,7 @@ class Training:
         self.held, self.stop, self.vault = held, stop, vault or Memory()
         self.lesson = Lesson(
             self.model,
-            objective or settings.objective,
+            objective or settings.objective(model.schedule),
             where or settings.where,
             settings.seed,
             float(settings.drop),
@@ -76,7 +76,7 @@ class Training:
             settings.precision,
             device,
         )
-        self.lesson.objective.check(model.prediction, ends(model.schedule))
+        self.lesson.objective.check(model)
         weights = FlatWeights(self.model)
         optimiser = optimisers.chosen(settings, weights.parameters.values())
         self.state = State(self.model, optimiser, weights, Ema(float(settings.ema)))
