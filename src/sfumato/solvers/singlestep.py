@@ -68,13 +68,13 @@ class Row(NamedTuple):
     order_one: Point | None
 
 
-def _comes_back(points: Sequence[Point], end: Combination, kept: Point) -> float:
+def _comes_back(row: Row, kept: Point) -> float:
     """How many times larger an error of x0 at a look may come back at the end, for estimates of eps.
 
     eps = (x - alpha x0) / sigma, so a look at a far smaller sigma than the step began with shouts.
     """
-    looks = zip(points, end.seen[1:], strict=True)
-    return max(abs(weight) * point.alpha / (point.sigma * kept.alpha) for point, weight in looks)
+    looks = zip(row.looks, row.end.seen[1:], strict=True)
+    return max((abs(w * float(at.level.alpha / at.level.sigma)) / kept.alpha for at, w in looks), default=0.0)
 
 
 def point_at(time: float, clock: Clock) -> Point:
@@ -139,10 +139,17 @@ class Singlestep:
         object.__setattr__(self, "nodes", tuple(nodes))
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats."""
-        return [self._row(leg) for leg in legs]
+        """The coefficients of every step of a plan, as floats; steps that would go astray at order one."""
+        rows = [self.row(leg) for leg in legs]
+        if self.of != "eps":
+            return rows
+        return [
+            Row((), Combination(0.0, ()), leg.kept) if _comes_back(row, leg.kept) > MOST else row
+            for leg, row in zip(legs, rows, strict=True)
+        ]
 
-    def _row(self, leg: Leg) -> Row:
+    def row(self, leg: Leg) -> Row:
+        """The coefficients of one step, however long it is."""
         start, end = tick(leg.here, self.clock), tick(leg.kept, self.clock)
         span = end - start
         # Below the grid's last noisy level only a flow, which is trained all the way down, may be asked.
@@ -160,10 +167,7 @@ class Singlestep:
 
         stages = zip(points, self._inner(rate), strict=True)
         looks = tuple(Look(Level.of(*point), way(point, shares)) for point, shares in stages)
-        end = way(leg.kept, self._last(rate))
-        if self.of == "eps" and _comes_back(points, end, leg.kept) > MOST:
-            return Row((), Combination(0.0, ()), leg.kept)
-        return Row(looks, end, None)
+        return Row(looks, way(leg.kept, self._last(rate)), None)
 
     def _inner(self, rate: float) -> list[list[float]]:
         """What the moves to the nodes average, for a step of this rate."""
