@@ -1,12 +1,19 @@
-"""Multistep solvers: Adams-Bashforth in the frame of one prediction, on one clock.
+"""Multistep solvers: Adams-Bashforth in any frame, by any clock.
 
-`of` is what is averaged (x0, eps or flow) and `clock` the time in which its polynomial is drawn. ("x0",
-"log_snr", 2) is DPM-Solver++(2M), order 3 its third-order form; ("eps", "ratio", k) LMS; ("flow", "linear",
-k) Adams-Bashforth on rectified flow. Order 1 is DDIM whatever the rest. Weights are derived from the moments
-of the step, see `weights`.
+`of` is what is averaged (see `frames`) and `clock` the time in which its polynomial is drawn (see `clocks`).
+What the model would say along the move is replaced by the polynomial through what it did say, and integrated
+exactly against the frame's kernel (see `spans`). So these are one class:
 
-A multistep method starts at order one and climbs as its history fills, so the error of its very first steps
-caps the global order at 2 unless the history is seeded.
+- ("x0", "log_snr", 2 | 3)   DPM-Solver++(2M) and its third-order form (Lu et al. 2022b); with fresh noise
+                             SDE-DPM-Solver++
+- ("eps", "log_snr", k)      multistep DPM-Solver and DEIS's log-rho-AB (Lu et al. 2022; Zhang & Chen 2023)
+- ("eps", "ratio", k)        LMS (Katherine Crowson's k-diffusion) and DEIS's rho-AB
+- ("eps", "time", k)         DEIS's t-AB
+- ("eps", "index", 4)        PLMS, whose weights are (55, -59, 37, -9)/24 (Liu et al. 2022, eq. 9)
+- ("flow", "linear", k)      Adams-Bashforth on rectified flow
+
+Order 1 is DDIM whatever the rest. A multistep method starts at order one and climbs as its history fills, so
+the error of its very first steps caps the global order at 2 unless the history is seeded: see `started`.
 """
 
 from __future__ import annotations
@@ -22,41 +29,15 @@ from torch import Tensor
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.predictions import Estimate
+from sfumato.solvers.clocks import Clock, half_log_snr, tick
+from sfumato.solvers.frames import Frame, frame_move, seen
 from sfumato.solvers.moves import Leg, Point, carried
-from sfumato.solvers.weights import weights
+from sfumato.solvers.spans import span
+from sfumato.solvers.weights import solve_vandermonde
 
-Frame = Literal["x0", "eps", "flow"]
-Clock = Literal["log_snr", "ratio", "linear"]
-
-
-def tick(point: Point, clock: Clock) -> float:
-    """The time of a level on a clock: half log-SNR, sigma/alpha, or sigma/(alpha + sigma)."""
-    if clock == "linear":
-        return point.sigma / (point.alpha + point.sigma)
-    if clock == "ratio":
-        return point.sigma / point.alpha if point.alpha > 0 else math.inf
-    if point.alpha == 0 or point.sigma == 0:
-        return -math.inf if point.alpha == 0 else math.inf
-    return math.log(point.alpha / point.sigma)
-
-
-def seen(estimate: Estimate, frame: Frame) -> Tensor:
-    """The half, or the velocity, that a solver averages."""
-    return estimate.x0 if frame == "x0" else estimate.eps if frame == "eps" else estimate.flow
-
-
-def frame_move(frame: Frame, here: Point, there: Point) -> tuple[float, float]:
-    """(c_x, c_y) of the move x' = c_x x + c_y y for an estimate that says y in this frame.
-
-    From x' = alpha' X + sigma' E with alpha X + sigma E = x and y one of X, E, E - X. Raises
-    ZeroDivisionError where the frame cannot tell the other half (eps at alpha = 0, x0 at sigma = 0).
-    """
-    a, s = here
-    if frame == "x0":
-        return there.sigma / s, there.alpha - there.sigma * a / s
-    if frame == "eps":
-        return there.alpha / a, there.sigma - there.alpha * s / a
-    return (there.alpha + there.sigma) / (a + s), (there.sigma * a - there.alpha * s) / (a + s)
+Kind = Literal["exact", "midpoint", "bh1"]
+"""Where two estimates put the mean place of a move: where it is, at 1/2 (DPM-Solver++(2M)'s usual form, and
+UniPC's B2), or at UniPC's B1 (Zhao et al. 2023). All three are of second order; three or more are exact."""
 
 
 class Row(NamedTuple):
@@ -69,62 +50,91 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Multistep:
-    """Adams-Bashforth of this order on estimates `of` x0, eps or flow, by this `clock`."""
+    """Adams-Bashforth on the `order` newest estimates `of` a frame, by this `clock`.
+
+    On the clock "index" the kernel is taken as flat, so PLMS has its order on grids that are even in the
+    frame's place and is of second order on others (Liu et al. 2022, theorem 3.2).
+    """
 
     of: Frame = "x0"
     clock: Clock = "log_snr"
     order: int = 2
+    kind: Kind = "exact"
 
     def __post_init__(self) -> None:
-        if (self.of, self.clock) not in {
-            ("x0", "log_snr"),
-            ("eps", "log_snr"),
-            ("eps", "ratio"),
-            ("flow", "linear"),
-        }:
-            raise SettingsError(
-                f"estimates of {self.of} cannot be averaged exactly on the {self.clock} clock"
-            )
         if not 1 <= self.order <= 6:
             raise SettingsError(f"a multistep solver of order {self.order}: choose 1 to 6")
+        if self.kind == "bh1" and (self.of not in ("x0", "eps") or self.clock != "log_snr"):
+            raise SettingsError("the kind bh1 is defined for x0 or eps on the log_snr clock only")
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
         """The coefficients of every step of a plan, as floats."""
-        rows: list[Row] = []
-        history: list[Point] = []
-        for leg in legs:
-            history = [leg.here, *([] if leg.restart else history)][: self.order]
-            rows.append(self._row(leg, history))
-        return rows
+        return [self.row(leg, history) for leg, history in histories(legs, self.order)]
 
-    def _row(self, leg: Leg, history: Sequence[Point]) -> Row:
-        start = tick(leg.here, self.clock)
-        # The polynomial spans the whole move; its density is that of the part which is carried (SDE-DPM-
-        # Solver++).
-        span, pull = tick(leg.there, self.clock) - start, tick(leg.kept, self.clock) - start
-        plain = Row(0.0, (), leg.kept)
-        if self.order == 1 or not math.isfinite(span) or not math.isfinite(pull) or span == 0:
-            return plain  # an infinite span is taken at order one
-        nodes = [(tick(point, self.clock) - start) / span for point in history]
-        used = [k for k, node in enumerate(nodes) if math.isfinite(node)]  # infinitely far away: says nothing
-        if len(used) < 2:
-            return plain
-        rate = 0.0 if self.clock != "log_snr" else 1.0 if self.of == "x0" else -1.0
+    def row(self, leg: Leg, history: Sequence[Point]) -> Row:
+        """One step after estimates at `history`, newest (the leg's own start) first."""
+        nodes = [-k for k in range(len(history))] if self.clock == "index" else list(history)
+        past = self.averaged(leg, nodes) if self.order > 1 else None
+        if past is None:
+            return Row(0.0, (), leg.kept)
         of_x, of_y = frame_move(self.of, leg.here, leg.kept)
-        past = [0.0] * len(history)
-        for k, w in zip(used, weights([nodes[k] for k in used], rate * pull), strict=True):
-            past[k] = of_y * w
-        return Row(of_x, tuple(past), None)
+        return Row(of_x, tuple(of_y * w for w in past), None)
+
+    def averaged(self, leg: Leg, nodes: Sequence[Point | int]) -> list[float] | None:
+        """Weights, adding up to 1, of what was seen at `nodes` (steps by number on the clock "index").
+
+        None where order one is all that has a meaning: an infinite span, or fewer than two estimates.
+        """
+        over = span(self.of, self.clock, leg.here, leg.there, leg.kept, len(nodes))
+        if over is None:
+            return None
+        ticks = [node if isinstance(node, int) else tick(node, self.clock) for node in nodes]
+        at = [(t - over.start) / over.unit for t in ticks]
+        used = [k for k, s in enumerate(at) if math.isfinite(s)]  # infinitely far away: says nothing
+        if len(used) < 2:
+            return None
+        right = over.moments[: len(used)]
+        if len(used) == 2 and self.kind != "exact":
+            if self.clock != "index" and math.isinf(tick(leg.there, self.clock)):
+                return None
+            right = [1.0, self._mean_place(leg)]
+        out = [0.0] * len(nodes)
+        for k, w in zip(used, solve_vandermonde([at[k] for k in used], right), strict=True):
+            out[k] = w
+        return out
+
+    def _mean_place(self, leg: Leg) -> float:
+        """1/2, or 1/2 B1(h) / B2(h) = 1/2 a / (1 - exp(-a)) with a = h for x0, -h for eps."""
+        if self.kind == "midpoint":
+            return 0.5
+        pull = half_log_snr(leg.kept) - half_log_snr(leg.here)
+        a = pull if self.of == "x0" else -pull
+        return 0.5 * a / -math.expm1(-a) if a != 0 else 0.5
 
     def step(
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step from what is seen now and what was seen before, newest first."""
         ys = (seen(first, self.of), *state)[: self.order] if self.order > 1 else ()
-        if row.order_one is not None:
-            return carried(first, row.order_one), ys
-        x = first.x * row.of_x
-        for weight, y in zip(row.past, ys):
-            if weight != 0:
-                x = torch.add(x, y, alpha=weight)
-        return x, ys
+        return stepped(first, row, ys), ys
+
+
+def histories(legs: Sequence[Leg], order: int) -> list[tuple[Leg, list[Point]]]:
+    """Each leg with the `order` last levels seen on its trajectory, newest (its own start) first."""
+    out: list[tuple[Leg, list[Point]]] = []
+    history: list[Point] = []
+    for leg in legs:
+        history = [leg.here, *([] if leg.restart else history)][:order]
+        out.append((leg, history))
+    return out
+
+
+def stepped(first: Estimate, row: Row, ys: Sequence[Tensor]) -> Tensor:
+    """The step of a row from `first`, with the estimates `ys` in the solver's frame, newest first."""
+    if row.order_one is not None:
+        return carried(first, row.order_one)
+    x = first.x * row.of_x
+    for weight, y in zip(row.past, ys):
+        if weight != 0:
+            x = torch.add(x, y, alpha=weight)
+    return x
