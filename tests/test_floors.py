@@ -26,11 +26,19 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     ("1 matter", (frozenset({"forward", "networks", "data", "files"}),)),
     (
         "2 meaning",
-        (frozenset({"schedules", "codecs", "conditions"}), frozenset({"tables"}), frozenset({"predictions"})),
+        (
+            frozenset({"schedules", "codecs", "conditions"}),
+            frozenset({"tables", "learned"}),
+            frozenset({"predictions"}),
+        ),
     ),
     (
         "3 mathematics",
-        (frozenset({"denoiser", "bound"}), frozenset({"model", "solvers", "guidance"}), frozenset({"plans"})),
+        (
+            frozenset({"denoiser", "bound"}),
+            frozenset({"model", "solvers", "guidance"}),
+            frozenset({"plans", "recorded_schedules"}),
+        ),
     ),
     (
         "4 model",
@@ -70,7 +78,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "diffusers": (),
     "transformers": (),
     "torch.distributed": ("training/crew.py",),
-    "pydantic": ("card.py", "recorded.py", "provenance.py"),
+    "pydantic": ("card.py", "recorded.py", "recorded_schedules.py", "provenance.py"),
     "rich": ("cli/",),
     "typer": ("cli/",),
     "click": ("cli/",),

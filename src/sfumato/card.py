@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,15 +24,17 @@ from sfumato.networks import build as build_network
 from sfumato.predictions import Prediction
 from sfumato.recorded import (
     LabelSettings,
-    Part,
     PredictionSettings,
-    ScheduleSettings,
     Steps,
     describe_label,
     describe_prediction,
-    describe_schedule,
     make_label,
     make_prediction,
+)
+from sfumato.recorded_schedules import (
+    Part,
+    ScheduleSettings,
+    describe_schedule,
     make_schedule,
     schedule_hash,
 )
@@ -124,6 +125,7 @@ class Card(Part):
     label: LabelSettings = Steps()
     data_std: Annotated[float, Field(gt=0, le=1e6)] | None = None
     learned_variance: bool = False
+    self_conditioned: bool = False
     image: ImageSettings
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000_000)] | None = None
     clip: bool = False
@@ -145,6 +147,7 @@ class Card(Part):
         label: Label | None = None,
         data_std: float | None = None,
         learned_variance: bool = False,
+        self_conditioned: bool = False,
         classes: tuple[str, ...] | None = None,
         clip: bool = False,
         sampler: SamplerSettings = SamplerSettings(),  # noqa: B008 (frozen)
@@ -167,6 +170,7 @@ class Card(Part):
                 label=Steps() if label is None else describe_label(label),
                 data_std=data_std,
                 learned_variance=learned_variance,
+                self_conditioned=self_conditioned,
                 image=image,
                 classes=classes,
                 clip=clip,
@@ -180,18 +184,28 @@ class Card(Part):
             raise SettingsError(f"this model cannot be saved: {sentence(error)}") from None
 
     @model_validator(mode="after")
+    def _tells_levels(self) -> Card:
+        if self.schedule.kind == "learned" and self.label.kind != "log_sigma":
+            raise ValueError("a model with a learned schedule is told its level by log_sigma")
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Card:
         try:
             config = self.network.config()
         except SfumatoError as error:
             raise ValueError(str(error)) from None
         _check_blocks(config)
-        wanted = self.image.channels * (2 if self.learned_variance else 1)
-        if config.in_channels != self.image.channels or config.out_channels != wanted:
+        fed, said = (
+            self.image.channels * (2 if twice else 1)
+            for twice in (self.self_conditioned, self.learned_variance)
+        )
+        if config.in_channels != fed or config.out_channels != said:
             raise ValueError(
-                f"a network from {config.in_channels} to {config.out_channels} channels does not fit "
-                f"images of "
-                f"{self.image.channels}" + (" with learned variance" if self.learned_variance else "")
+                f"a network from {config.in_channels} to {config.out_channels} channels does not fit images "
+                f"of {self.image.channels}"
+                + (" with learned variance" if self.learned_variance else "")
+                + (" and self-conditioning" if self.self_conditioned else "")
             )
         if (config.classes or 0) != len(self.classes or ()):
             raise ValueError(f"{len(self.classes or ())} class names for a network of {config.classes or 0}")
@@ -211,9 +225,13 @@ class Card(Part):
 
     def core(self) -> str:
         """A hash of what the weights mean: network, schedule, prediction, label, scale and image. Weights
-        carry it."""
-        names = ("network", "schedule_hash", "prediction", "label", "data_std", "learned_variance", "image")
-        said = self.model_dump(mode="json", include=set(names))
+        carry it. A learned schedule moves while its model trains, which is told log-SNRs: it does not count.
+        """
+        names = {"network", "schedule_hash", "prediction", "label", "data_std", "learned_variance", "image"}
+        names |= {"self_conditioned"} if self.self_conditioned else set()
+        said = self.model_dump(mode="json", include=names)
+        if self.schedule.kind == "learned":
+            said["schedule_hash"] = self.schedule.kind
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def but(self, **changes: object) -> Card:
@@ -295,6 +313,7 @@ def assemble(card: Card, network: nn.Module) -> Model:
         make_label(card.label),
         card.data_std,
         card.learned_variance,
+        card.self_conditioned,
     )
 
 
@@ -308,18 +327,3 @@ def empty(card: Card) -> nn.Module:
     """The card's network without memory (on the "meta" device): names and shapes only."""
     with torch.device("meta"):
         return build_network(card.config())
-
-
-def state_of(model: Model, named: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """The network's tensors under their own names; those of `named` (say an average) in place of the model's.
-
-    Names may start with "network.", as a model's own do. Raises SettingsError for a name or shape of another
-    network.
-    """
-    state: dict[str, torch.Tensor] = dict(model.network.state_dict())
-    for name, value in (named or {}).items():
-        own = name.removeprefix("network.")
-        if own not in state or state[own].shape != value.shape:
-            raise SettingsError(f"the weights {name!r} of shape {tuple(value.shape)} are not this network's")
-        state[own] = value.detach()
-    return state

@@ -134,3 +134,19 @@ class Model(nn.Module):
     def given(self, **cond: Condition) -> Bound:
         """The denoiser for these conditions: tensors with one row per picture, or None."""
         return Bound(self, cond)
+
+    def weights(self, named: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The network's tensors under its own names; those of `named` (say an average) in place of its own.
+
+        Names may start with "network.", as the model's own do. Raises SettingsError for a name or shape of
+        another network.
+        """
+        state: dict[str, Tensor] = dict(self.network.state_dict())
+        for name, value in (named or {}).items():
+            own = name.removeprefix("network.")
+            if own not in state or state[own].shape != value.shape:
+                raise SettingsError(
+                    f"the weights {name!r} of shape {tuple(value.shape)} are not this network's"
+                )
+            state[own] = value.detach()
+        return state

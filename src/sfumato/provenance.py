@@ -21,9 +21,8 @@ from sfumato import __version__, noise
 from sfumato.card import sentence
 from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
-from sfumato.recorded import Part
+from sfumato.recorded_schedules import Part
 from sfumato.runs import Recipe, Run
-from sfumato.samplers import Sampler
 
 MOST = 100_000
 
@@ -54,7 +53,7 @@ class Origin(Part):
     weights: Text
     weights_sha256: Hash
     sampler: Text
-    steps: Annotated[int, Field(ge=1, le=100_000)]
+    steps: Annotated[int, Field(ge=1, le=100_000)] | None
     eta: Annotated[float, Field(ge=0, le=1)] | None
     guidance: Annotated[float, Field(ge=-1e6, le=1e6)]
     clip: bool
@@ -66,6 +65,7 @@ class Origin(Part):
     one_by_one: bool
     index: Number | None = None
     columns: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
 
 
 def machine(device: torch.device) -> str:
@@ -97,7 +97,7 @@ def origin(
 ) -> Origin:
     """Where the recipe's pictures come from, for the file at `path`; the run is named as seen from there.
     Raises SettingsError for a sampler that is not known by name."""
-    if isinstance(recipe.sampler, Sampler):
+    if not isinstance(recipe.sampler, str):
         raise SettingsError(
             "only pictures of a sampler with a name can say how they were made: give its name"
         )
@@ -126,6 +126,7 @@ def origin(
         one_by_one=recipe.one_by_one,
         index=index,
         columns=columns,
+        tolerance=recipe.tolerance,
     )
 
 
@@ -149,6 +150,7 @@ def parameters(made: Origin, width: int, height: int) -> str:
         "Model hash": made.weights_sha256[:10],
         "Model": made.name,
         "Eta": made.eta,
+        "Tolerance": made.tolerance,
         "Version": f"sfumato {made.library}",
     }
     line = ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value is not None)

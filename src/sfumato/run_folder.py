@@ -11,7 +11,8 @@ be one.
 
 Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new
 model is there. What a reader needs to be sure of is in the weights' own metadata: a hash of what they mean
-(`Card.core`) and how long they were trained. The rest of the card does not change while a run trains, and
+(`Card.core`) and how long they were trained. The rest of the card does not change while a run trains (but for
+a learned schedule, whose weights fit any), and
 `save` refuses a folder that holds another model; so a reader always sees the old model or the new one, whole.
 """
 
@@ -37,7 +38,6 @@ from sfumato.card import (
     assemble,
     empty,
     read_card,
-    state_of,
 )
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors
@@ -49,7 +49,8 @@ from sfumato.interop.scheduler import scheduler_to_diffusers
 from sfumato.model import Model, Steps
 from sfumato.networks import DiTConfig
 from sfumato.recorded import Steps as StepsSettings
-from sfumato.recorded import make_prediction, make_schedule
+from sfumato.recorded import make_prediction
+from sfumato.recorded_schedules import make_schedule
 from sfumato.tables import Table
 from sfumato.training.snapshots import rebuild
 
@@ -78,6 +79,8 @@ def why_no_pipeline(card: Card) -> str | None:
             "diffusers' pipeline for DiTTransformer2DModel needs an autoencoder, and this model works "
             "on pixels."
         )
+    if card.self_conditioned:
+        return "diffusers' pipelines do not show a model its last estimate (self-conditioning)."
     if config.middle == "cross":
         return "diffusers' pipelines for UNet2DConditionModel need a text encoder."
     if card.classes is not None:
@@ -141,8 +144,8 @@ def save(
     write_json(folder / CARD, card.model_dump(mode="json"))
     if average is not None and keep_raw:
         raw = card.but(weights=WeightsSettings(kind="raw"))
-        write_tensors(home / RAW, state_of(model), _metadata(raw))
-    write_tensors(home / WEIGHTS, state_of(model, average), _metadata(card))
+        write_tensors(home / RAW, model.weights(), _metadata(raw))
+    write_tensors(home / WEIGHTS, model.weights(average), _metadata(card))
     return card
 
 

@@ -29,6 +29,7 @@ from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
 from sfumato.samplers import Sampler, sampler
 from sfumato.sampling import Step, prior
+from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
 
@@ -130,7 +131,10 @@ class Run:
             batch=_at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
         )
-        recipe.how()
+        if isinstance(recipe.how().fresh, LearnedVariance) and not self.card.learned_variance:
+            raise SettingsError(
+                f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
+            )
         if any(not -(2**63) <= s < 2**63 for s in recipe.seeds):
             raise SettingsError("seeds are whole numbers of at most 63 bits: give a smaller one")
         return replace(recipe, guidance=self._guidance(guidance, recipe.classes))

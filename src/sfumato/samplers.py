@@ -23,7 +23,7 @@ from sfumato.plans import Grid
 from sfumato.sampler_names import nearest, split
 from sfumato.sampling import After, Counted, Solver, Step, prior, walk
 from sfumato.schedules import Linear, Schedule
-from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, Ode, Sde
+from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, LearnedVariance, Ode, Sde
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
@@ -78,6 +78,9 @@ KNOWN: Mapping[str, Known] = {
     "ddpm": Known(Sampler(Multistep(order=1), Ancestral()), "the original; best from a hundred steps up"),
     "ddpm-large": Known(
         Sampler(Multistep(order=1), LargeVariance()), "the original with beta, for a thousand steps"
+    ),
+    "ddpm-learned": Known(
+        Sampler(Multistep(order=1), LearnedVariance()), "models with a learned variance; from 25 steps up"
     ),
     "dpmpp-2m": Known(Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr), "10 to 50 steps, guided"),
     "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr), "20 to 100 steps"),

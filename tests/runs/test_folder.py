@@ -23,14 +23,8 @@ from sfumato.level import Level
 from sfumato.model import LogSigma, Steps
 from sfumato.networks import DiTConfig, to_json
 from sfumato.predictions import Clean, Epsilon, Flow, Mean, Prediction, Score, V
-from sfumato.recorded import (
-    TableNodes,
-    describe_prediction,
-    describe_schedule,
-    make_prediction,
-    make_schedule,
-    schedule_hash,
-)
+from sfumato.recorded import describe_prediction, make_prediction
+from sfumato.recorded_schedules import TableNodes, describe_schedule, make_schedule, schedule_hash
 from sfumato.run_folder import RAW, open_folder, save
 from sfumato.runs import Run, load
 from sfumato.tables import Table

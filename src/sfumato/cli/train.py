@@ -26,14 +26,31 @@ def train(
     restart: bool = typer.Option(False, help="Begin anew; only in an empty folder."),
     model: str | None = typer.Option(None, help="tiny, small, base or large.", rich_help_panel=_MODEL),
     schedule: str = typer.Option(
-        "cosine", help="cosine, linear, scaled-linear, flow or cosine-continuous.", rich_help_panel=_MODEL
+        "cosine",
+        help="cosine, linear, scaled-linear, flow, cosine-continuous, log-linear or learned.",
+        rich_help_panel=_MODEL,
     ),
     prediction: str = typer.Option("v", help="v, epsilon, x0 or flow.", rich_help_panel=_MODEL),
+    learned_variance: bool = typer.Option(
+        False, "--learned-variance", help="Also learn the noise of each step.", rich_help_panel=_MODEL
+    ),
+    self_conditioning: bool = typer.Option(
+        False, "--self-conditioning", help="Show the model its last estimate.", rich_help_panel=_MODEL
+    ),
     dropout: float | None = typer.Option(None, help="Share of activations dropped.", rich_help_panel=_MODEL),
     weight: str | None = typer.Option(
-        None, help="simple, x0, v, flow, min-snr or edm.", rich_help_panel=_LOSS
+        None,
+        help="simple, x0, v, flow, min-snr, p2, sigmoid, edm, inverse-variance, ddpm or bound.",
+        rich_help_panel=_LOSS,
     ),
     gamma: float = typer.Option(5.0, help="Of min-snr.", rich_help_panel=_LOSS),
+    bias: float = typer.Option(0.0, help="Of sigmoid: a log-SNR.", rich_help_panel=_LOSS),
+    huber: float = typer.Option(
+        0.0, help="Pseudo-Huber loss with this c in place of squares; 0: squares.", rich_help_panel=_LOSS
+    ),
+    bound: float | None = typer.Option(
+        None, help="Share of the variational bound, for --learned-variance.", rich_help_panel=_LOSS
+    ),
     levels: str = typer.Option(
         "stratified", help="stratified, uniform, logit-normal or log-normal-sigma.", rich_help_panel=_LOSS
     ),
@@ -133,11 +150,13 @@ def train(
         said = {
             "steps": steps, "images": images, "minutes": minutes, "batch": batch, "lr": lr, "ema": ema,
             "weight": weight, "validate": validate, "patience": patience, "warmup": warmup,
+            "bound": bound,
         }  # fmt: skip
         fixed = {
             "seed": seed, "accumulate": accumulate, "floor": floor, "optimiser": optimiser,
             "temperature": temperature, "weight_decay": weight_decay, "clip": clip, "averages": averages,
-            "drop": drop, "gamma": gamma, "levels": levels, "precision": choose_precision(precision, where),
+            "drop": drop, "gamma": gamma, "bias": bias, "huber": huber, "levels": levels,
+            "precision": choose_precision(precision, where),
         }  # fmt: skip
         crew = stack.enter_context(joined(device, timeout))
         show = Shown(out, crew.leads)
@@ -148,7 +167,8 @@ def train(
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
-            schedule=schedule, prediction=prediction, flip=flip, brightness=brightness, contrast=contrast,
+            schedule=schedule, prediction=prediction, learned_variance=learned_variance,
+            self_conditioning=self_conditioning, flip=flip, brightness=brightness, contrast=contrast,
             saturation=saturation, balance=balance,
         )  # fmt: skip
         show.begin(pictures, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class Mix:
     """sum_i w_i (estimate of denoiser i), weights adding to one. In x0 and in eps it is the same mixture.
 
     A weight of 0 is not evaluated and a lone weight of 1 returns that estimate itself, bit for bit. Denoisers
-    that share a model are run as one batch.
+    that share a model are run as one batch. A learned variance is that of the first part that is used, as it
+    says it.
     """
 
     parts: tuple[tuple[Denoiser, Weight], ...]
@@ -36,9 +37,9 @@ class Mix:
             )
         if len(used) == 1:
             return used[0][0](x, level, seen)
-        estimates = _together([d for d, _ in used], x, level, seen)
+        estimates, spread = _together([d for d, _ in used], x, level, seen)
         x0 = sum((w * x0 for (_, w), x0 in zip(used, estimates, strict=True)), start=torch.zeros_like(x))
-        return Estimate.of(x, level, x0=x0)
+        return replace(Estimate.of(x, level, x0=x0), spread=spread)
 
     def take(self, rows: Sequence[int]) -> Mix:
         return Mix(tuple((d.take(rows), w) for d, w in self.parts))
@@ -48,18 +49,23 @@ class Mix:
             denoise.check(level)
 
 
-def _together(denoisers: Sequence[Denoiser], x: Tensor, level: Level, seen: Estimate | None) -> list[Tensor]:
-    """The clean halves, in one call where all are conditions of one model with the same names and kinds of
-    tensors."""
+def _together(
+    denoisers: Sequence[Denoiser], x: Tensor, level: Level, seen: Estimate | None
+) -> tuple[list[Tensor], Tensor | None]:
+    """The clean halves and the first one's spread, in one call where all are conditions of one model with the
+    same names and kinds of tensors."""
     bounds = [d for d in denoisers if isinstance(d, Bound)]
     joined = _joined(bounds) if len(bounds) == len(denoisers) else None
     if joined is None:
-        return [d(x, level, seen).x0 for d in denoisers]
+        apart = [d(x, level, seen) for d in denoisers]
+        return [e.x0 for e in apart], apart[0].spread
     k = len(bounds)
     before = None
     if seen is not None and joined.model.self_conditioned:
         before = Estimate.of(_repeat(seen.x, k), _stacked(seen.level, k), x0=_repeat(seen.x0, k))
-    return list(joined(_repeat(x, k), _stacked(level, k), before).x0.chunk(k))
+    all_of_them = joined(_repeat(x, k), _stacked(level, k), before)
+    spread = all_of_them.spread
+    return list(all_of_them.x0.chunk(k)), None if spread is None else spread[: len(x)]
 
 
 def _stacked(level: Level, k: int) -> Level:

@@ -38,6 +38,7 @@ def preset(
     image_size: tuple[int, int],
     classes: int | None = None,
     learned_variance: bool = False,
+    self_conditioned: bool = False,
     dropout: float = 0.0,
 ) -> UNetConfig:
     """The U-Net of a size for images (channels, *image_size), (height, width).
@@ -45,7 +46,7 @@ def preset(
     It halves the image while that stays whole, down to about 8 x 8, with few channels where the image is
     large and many, and attention of wide heads, where it is small: there parameters cost least. Images
     larger than 32 x 32 add resolutions of fewer channels. diffusers' UNet2DModel can express each. With
-    classes there is one for none.
+    classes there is one for none. A learned variance doubles what comes out, self-conditioning what goes in.
     """
     check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
     check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
@@ -55,7 +56,7 @@ def preset(
     attention = tuple("self" if side < 1.5 * COARSEST else "none" for side in sides)
     middle = "self" if sides[-1] <= 4 * COARSEST else "none"
     return UNetConfig(
-        in_channels=channels,
+        in_channels=2 * channels if self_conditioned else channels,
         out_channels=2 * channels if learned_variance else channels,
         image_size=image_size,
         channels=widths,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from sfumato.errors import SettingsError
@@ -87,6 +88,34 @@ class LargeVariance:
         return Split(
             kept, 0.0 if float(there.sigma) == 0 else math.sqrt(float(largest_variance(here, there)))
         )
+
+
+@dataclass(frozen=True)
+class Between:
+    """A standard deviation that the model says: `Estimate.spread` of the way from log low to log high, the
+    two variances; that of low where it says none."""
+
+    low: float
+    high: float
+
+    def __call__(self, estimate: Estimate) -> Tensor:
+        low, high = math.log(self.low), math.log(self.high)
+        spread = torch.zeros((), dtype=estimate.x.dtype) if estimate.spread is None else estimate.spread
+        return torch.exp((low + (high - low) * spread) / 2)
+
+
+@dataclass(frozen=True)
+class LearnedVariance:
+    """DDPM with a learned variance: beta-tilde's mean, and for each pixel a noise between beta-tilde's and
+    beta's of the move that is made, so that skipping steps needs no more (Nichol & Dhariwal 2021, eq. 15)."""
+
+    def __call__(self, here: Level, there: Level) -> Split:
+        kept = Ancestral(1.0)(here, there).kept
+        if float(there.sigma) == 0:
+            return Split(kept, 0.0)
+        small = max(0.0, float(there.sigma) ** 2 - kept**2)
+        large = float(largest_variance(here, there))
+        return Split(kept, Between(small, large) if small else 0.0)
 
 
 @dataclass(frozen=True)

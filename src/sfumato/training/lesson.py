@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,17 @@ from sfumato.forward import noised
 from sfumato.level import Level
 from sfumato.model import Model
 from sfumato.noise import Noise, streams
-from sfumato.training.levels import Where
+from sfumato.predictions import Estimate
+from sfumato.training.companion import Companion
+from sfumato.training.levels import Weighed, Where
 from sfumato.training.objectives import Objective, Trial
+
+
+class Marks(NamedTuple):
+    """What a part of a batch gave: the model's losses, (B,), and the sum of what its companions lost."""
+
+    losses: Tensor
+    beside: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -29,23 +39,63 @@ class Lesson:
     null: int | None
     precision: str
     device: torch.device
+    companions: tuple[Companion, ...] = ()
 
     def losses(self, images: Tensor, classes: Tensor | None, positions: Sequence[int]) -> Tensor:
         """The loss of each sample, (B,), float32 with gradient. images (B, C, H, W), classes (B,) or None."""
+        return self._judged(images, classes, positions)[1]
+
+    def marks(self, images: Tensor, classes: Tensor | None, positions: Sequence[int], first: int) -> Marks:
+        """The same with all companions watching; `first` is the position of the step's first sample."""
+        trial, losses = self._judged(images, classes, positions)
+        places = [position - first for position in positions]
+        beside: Tensor | None = None
+        for companion in self.companions:
+            own = companion.watch(trial, losses.detach(), places)
+            if own is not None:
+                beside = own.sum() if beside is None else beside + own.sum()
+        if isinstance(self.where, Weighed):
+            losses = losses * self.where.weights(self.model.schedule, trial.level).to(losses)
+        return Marks(losses, beside)
+
+    def _judged(
+        self, images: Tensor, classes: Tensor | None, positions: Sequence[int]
+    ) -> tuple[Trial, Tensor]:
         level = self.where(self.model.schedule, positions, self.seed)
         eps = Noise.of(self.seed, "noise", places=positions).normal(images.shape[1:], "eps")
         told = self._told(classes, positions)
+        shown: Tensor | None = None
+        if self.model.self_conditioned:
+            chance = Noise.of(self.seed, "self-conditioning", places=positions).uniform((), "shown")
+            shown = chance < 0.5
         with streams(Noise.of(self.seed, "dropout", places=positions)):
-            return self.judge(images, eps, level, told)
+            return self._judge(images, eps, level, told, shown)
 
     def judge(self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None) -> Tensor:
-        """The loss of each sample at these levels with this noise, (B,)."""
+        """The loss of each sample at these levels with this noise, (B,). A self-conditioned model is shown
+        its own estimate, as it is when it samples."""
+        shown = torch.ones(len(images), dtype=torch.bool) if self.model.self_conditioned else None
+        return self._judge(images, eps, level, classes, shown)[1]
+
+    def _judge(
+        self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None, shown: Tensor | None
+    ) -> tuple[Trial, Tensor]:
         x0, eps = images.to(self.device), eps.to(self.device)
         cond: dict[str, Condition] = {} if classes is None else {"classes": classes.to(self.device)}
         x = noised(x0, eps, level)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            estimate = self.model(x, level, **cond)
-        return self.objective(Trial(x0, eps, level, estimate, self.model.schedule))
+            seen = None if shown is None else self._guess(x, level, cond, shown)
+            estimate = self.model(x, level, seen, **cond)
+        trial = Trial(x0, eps, level, estimate, self.model.schedule)
+        return trial, self.objective(trial)
+
+    def _guess(self, x: Tensor, level: Level, cond: dict[str, Condition], shown: Tensor) -> Estimate:
+        """What the model says of the rows that are `shown` it, without gradient; 0 for the others, as for a
+        model that has seen nothing yet (Chen et al. 2023, "Analog bits", section 3.2 and algorithm 1)."""
+        with torch.no_grad():
+            first: Estimate = self.model(x, level, None, **cond)
+            keep = shown.to(x.device).reshape(-1, *([1] * (x.ndim - 1)))
+            return Estimate.of(x, level, x0=torch.where(keep, first.x0, torch.zeros_like(x)))
 
     def _told(self, classes: Tensor | None, positions: Sequence[int]) -> Tensor | None:
         """The classes, some replaced by the null class (Ho & Salimans 2022)."""

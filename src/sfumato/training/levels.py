@@ -33,6 +33,16 @@ class Where(Protocol):
     def __call__(self, schedule: Schedule, positions: Sequence[int], seed: int) -> Level: ...
 
 
+@runtime_checkable
+class Weighed(Protocol):
+    """Levels that are drawn unevenly but counted so that the loss means what it meant: `weights` is (even
+    density) / (own density) at levels (B,), float64."""
+
+    def __call__(self, schedule: Schedule, positions: Sequence[int], seed: int) -> Level: ...
+
+    def weights(self, schedule: Schedule, level: Level) -> Tensor: ...
+
+
 def at_share(schedule: Schedule, u: Tensor) -> Level:
     """The level at the quantile u in [0, 1) of a uniform choice: a node of a table, any time of a curve."""
     if isinstance(schedule, Table):

@@ -9,18 +9,23 @@ from typing import Any
 
 import torch
 
+from sfumato.bound import Bins
 from sfumato.card import Card, DataSettings, ImageSettings, SamplerSettings
 from sfumato.data.augment import Augment
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
-from sfumato.model import Label, Steps
+from sfumato.learned import Learned
+from sfumato.model import Label, LogSigma, Steps
 from sfumato.networks import SIZES, preset
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
-from sfumato.schedules import Cosine, RectifiedFlow, Schedule
+from sfumato.recorded_schedules import make_schedule
+from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
+from sfumato.training.objectives import Objective
 from sfumato.training.settings import TrainSettings
 
-SCHEDULES = ("cosine", "linear", "scaled-linear", "flow", "cosine-continuous")
+TABLES = ("cosine", "linear", "scaled-linear")
+SCHEDULES = (*TABLES, "flow", "cosine-continuous", "log-linear", "learned")
 PREDICTIONS = ("v", "epsilon", "x0", "flow")
 
 _BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
@@ -37,6 +42,8 @@ class RunSettings:
     model: str = "tiny"
     schedule: str = "cosine"
     prediction: str = "v"
+    learned_variance: bool = False
+    self_conditioning: bool = False
     dropout: float = 0.0
     flip: bool = False
     brightness: float = 0.0
@@ -55,6 +62,32 @@ class RunSettings:
                 raise SettingsError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
         if not 0 <= self.dropout < 1 or not 0 <= self.balance <= 1:
             raise SettingsError("--dropout must be in [0, 1) and --balance in [0, 1]")
+        self._check_learned()
+
+    def _check_learned(self) -> None:
+        """Raises SettingsError where what is to be learned is not taught, or what is taught not there."""
+        train = self.train
+        if self.learned_variance and self.schedule not in TABLES:
+            raise SettingsError(
+                f"--learned-variance is about the steps of a table: --schedule {', '.join(TABLES)}, not "
+                f"{self.schedule}"
+            )
+        if self.learned_variance and not train.bound and train.weight != "bound":
+            raise SettingsError("--learned-variance is taught by the bound: --bound 0.001, or --weight bound")
+        if self.self_conditioning and self.prediction == "epsilon":
+            raise SettingsError(
+                "--self-conditioning shows the model its x0, which epsilon cannot tell near pure noise: "
+                "--prediction v, x0 or flow"
+            )
+        if train.bound and not self.learned_variance:
+            raise SettingsError("--bound teaches a learned variance alone: add --learned-variance")
+        if self.schedule == "learned" and train.weight != "bound":
+            raise SettingsError(f"--schedule learned is trained by --weight bound, not {train.weight}")
+        if self.schedule in ("flow", "cosine-continuous") and train.weight == "bound":
+            raise SettingsError(
+                f"--schedule {self.schedule} has no bound, because it begins in clean data: choose "
+                f"{', '.join(TABLES)}, log-linear or learned"
+            )
 
     @property
     def augment(self) -> Augment:
@@ -68,6 +101,8 @@ class RunSettings:
             "scaled-linear": Table.scaled_linear(),
             "flow": RectifiedFlow(),
             "cosine-continuous": Cosine(),
+            "log-linear": LogLinear(),
+            "learned": Learned.straight(),
         }
         return named[self.schedule]
 
@@ -78,7 +113,13 @@ class RunSettings:
 
     def label(self) -> Label:
         """How the network is told its level."""
-        return Steps(1000)
+        return LogSigma() if self.schedule in ("log-linear", "learned") else Steps(1000)
+
+    def objective(self, card: Card) -> Objective:
+        """The loss of this run on the pictures of its card."""
+        image = card.image
+        bins = Bins(2**image.bits, image.low, image.high)
+        return self.train.objective(make_schedule(card.schedule), bins)
 
     def card(self, data: DataSet) -> Card:
         """The card of this run's model on this data."""
@@ -89,6 +130,8 @@ class RunSettings:
             channels=channels,
             image_size=(height, width),
             classes=len(names) if names else None,
+            learned_variance=self.learned_variance,
+            self_conditioned=self.self_conditioning,
             dropout=self.dropout,
         )
         bits = 8 * data.pixels.dtype.itemsize
@@ -97,10 +140,14 @@ class RunSettings:
             schedule=self.curve(),
             prediction=self.kind(),
             label=self.label(),
+            learned_variance=self.learned_variance,
+            self_conditioned=self.self_conditioning,
             image=ImageSettings(channels=channels, height=height, width=width, bits=16 if bits == 16 else 8),
             classes=names,
             clip=True,
-            sampler=SamplerSettings(name="ddim", steps=50, guidance=1.0),
+            sampler=SamplerSettings(
+                name="ddpm-learned" if self.learned_variance else "ddim", steps=50, guidance=1.0
+            ),
             data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
         )
 
@@ -110,13 +157,14 @@ class RunSettings:
         return out | {"train": self.train.to_json()}
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
-        """What differs from settings that were saved, for people: "batch (64, now 32)"."""
+        """What differs from settings that were saved, for people: "batch (64, now 32)". What was not a
+        setting then was its default."""
         out: list[str] = []
-        now = self.to_json()
-        pairs = [(n, before.get(n), v) for n, v in now.items() if n != "train"]
+        now, plain = self.to_json(), RunSettings(TrainSettings(steps=1)).to_json()
+        pairs = [(n, before.get(n, plain[n]), v) for n, v in now.items() if n != "train"]
         past = before.get("train")
         if isinstance(past, Mapping):
-            pairs += [(n, past.get(n), v) for n, v in now["train"].items()]
+            pairs += [(n, past.get(n, plain["train"][n]), v) for n, v in now["train"].items()]
         for name, was, value in pairs:
             if was != value:
                 out.append(f"{name} ({was}, now {value})")
@@ -162,7 +210,11 @@ def pixels(
         )
     _fill(said, "warmup", _warmup(said))
     _fill(said, "ema", _DECAYS[model])
+    if others.get("schedule") == "learned":
+        _fill(said, "weight", "bound")
     _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
+    if others.get("learned_variance") and said["weight"] != "bound":
+        _fill(said, "bound", 0.001)
     if not data.classes:
         said["drop"] = 0.0
     if dropout is None:

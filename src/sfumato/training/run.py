@@ -100,6 +100,7 @@ class FolderRun:
             habits=habits,
             crew=crew,
             stop=stop,
+            objective=settings.objective(self.card),
         )
         self._sampled_at, self._sample_cost = time.monotonic(), 0.0
 

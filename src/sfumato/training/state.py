@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sfumato.errors import RunError
 from sfumato.training.average import Ema, FlatWeights, PowerAverage
+from sfumato.training.companion import Companion
 from sfumato.training.optimisers import restore_state, state_tensors
 from sfumato.training.validation import Trend
 
@@ -55,7 +56,15 @@ class Counters:
 class State:
     """The moving parts of a run, on one device."""
 
-    def __init__(self, module: nn.Module, optimiser: Optimizer, weights: FlatWeights, ema: Ema) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimiser: Optimizer,
+        weights: FlatWeights,
+        ema: Ema,
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self.companions = {companion.name: companion for companion in companions}
         self.module = module
         self.weights = weights
         self.optimiser = optimiser
@@ -74,13 +83,15 @@ class State:
                 power.follow(self.powers[width], self.weights.vector, step)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything by name, as views: weights, ema, power-0.05, power-0.1, optimiser, buffers."""
+        """Everything by name, as views: weights, ema, power-0.05, power-0.1, optimiser, buffers, and each
+        companion's."""
         out = {"weights": self.weights.named(self.weights.vector), "ema": self.weights.named(self.average)}
         for width, vector in self.powers.items():
             out[f"power-{width:g}"] = self.weights.named(vector)
         names = {p: name for name, p in self.weights.parameters.items()}
         out["optimiser"] = state_tensors(self.optimiser, names)
         out["buffers"] = self._buffers()
+        out |= {name: companion.tensors() for name, companion in self.companions.items()}
         return {group: tensors for group, tensors in out.items() if tensors}
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -100,4 +111,8 @@ class State:
         restore_state(self.optimiser, names, dict(tensors.get("optimiser", {})))
         for name, value in self._buffers().items():
             value.copy_(tensors.get("buffers", {})[name])
+        for name, companion in self.companions.items():
+            if name not in tensors:
+                raise RunError(f"the checkpoint lacks its {name}: it was made by another version")
+            companion.restore(tensors[name])
         self.counters = counters

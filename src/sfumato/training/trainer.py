@@ -18,6 +18,7 @@ from sfumato.errors import RunError, SettingsError
 from sfumato.model import Model
 from sfumato.training import optimisers
 from sfumato.training.average import Ema, FlatWeights
+from sfumato.training.companion import Companion, companions_in
 from sfumato.training.crew import ALONE, Crew, cut
 from sfumato.training.device import choose_device
 from sfumato.training.errors import TrainingError
@@ -59,6 +60,7 @@ class Training:
         stop: Callable[[], bool] = lambda: False,
         objective: Objective | None = None,
         where: Where | None = None,
+        companions: Sequence[Companion] = (),
     ) -> None:
         if settings.batch < crew.size:
             raise SettingsError(f"a batch of {settings.batch} is too small for {crew.size} processes")
@@ -66,20 +68,26 @@ class Training:
         self.model = model.to(device).train()
         self.stream, self.settings, self.habits, self.crew = stream, settings, habits, crew
         self.held, self.stop, self.vault = held, stop, vault or Memory()
+        objective, where = objective or settings.objective(model.schedule), where or settings.where
+        objective.check(model)
+        drawn = (where,) if isinstance(where, Companion) else ()
+        self.companions = (*companions_in(objective), *drawn, *companions)
         self.lesson = Lesson(
             self.model,
-            objective or settings.objective(model.schedule),
-            where or settings.where,
+            objective,
+            where,
             settings.seed,
             float(settings.drop),
             null,
             settings.precision,
             device,
+            self.companions,
         )
-        self.lesson.objective.check(model)
+        for companion in self.companions:
+            companion.begin(self.model, settings.batch, device)
         weights = FlatWeights(self.model)
         optimiser = optimisers.chosen(settings, weights.parameters.values())
-        self.state = State(self.model, optimiser, weights, Ema(float(settings.ema)))
+        self.state = State(self.model, optimiser, weights, Ema(float(settings.ema)), self.companions)
         self.resumed = self.vault.restore(self.state)
         crew.check_equal(weights.vector)
         self.stopped = False
@@ -153,6 +161,8 @@ class Training:
         norm = float(nn.utils.get_total_norm(grads))
         c.position += self.settings.batch
         fine = math.isfinite(loss) and math.isfinite(norm)
+        for companion in self.companions:
+            _ = companion.learn() if fine else companion.forget()
         notices = self._learn(grads, norm, lr) if fine else self._pass_over(names)
         self.state.optimiser.zero_grad(set_to_none=True)
         c = self.counters
@@ -168,11 +178,14 @@ class Training:
             if part and self.crew.size == 1 and self.stop():
                 self.stopped = True
                 self.state.optimiser.zero_grad(set_to_none=True)
+                for companion in self.companions:
+                    companion.forget()
                 return None
             batch = next(batches)
-            losses = self.lesson.losses(batch.images, batch.classes, batch.positions)
-            loss = losses.sum() / self.settings.batch
-            loss.backward()
+            first = self.counters.position
+            marks = self.lesson.marks(batch.images, batch.classes, batch.positions, first)
+            loss = marks.losses.sum() / self.settings.batch
+            (loss if marks.beside is None else loss + marks.beside / self.settings.batch).backward()
             total += float(loss.detach())
             names += batch.names
         return total, names
@@ -184,6 +197,8 @@ class Training:
         if self.crew.size == 1:
             return loss, seconds
         self.crew.sum(grads)
+        for companion in self.companions:
+            self.crew.sum(companion.shared())
         mine = [loss, seconds if self.crew.leads else 0.0, float(self.stop())]
         told = torch.tensor(mine, dtype=torch.float64).to(self.lesson.device)
         self.crew.sum([told])
