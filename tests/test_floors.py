@@ -66,7 +66,7 @@ ONLY = {
     "networks": {"errors", "noise"},
     "files": {"errors"},
     "data": {"errors", "noise"},
-    "solvers": {"errors", "level", "forward", "predictions", "denoiser"},
+    "solvers": {"errors", "level", "noise", "forward", "predictions", "denoiser"},
     "guidance": {"errors", "level", "forward", "predictions", "denoiser"},
 }
 # Heavy or optional packages -> the files that may import them at their top. Elsewhere: inside the function.

@@ -16,7 +16,7 @@ from sfumato.level import Level
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
 from sfumato.solvers.fresh import Fresh, Ode, Split
-from sfumato.solvers.moves import Leg, Move, Point, check_renoise, renoise
+from sfumato.solvers.moves import Leg, Move, Point, Step, check_renoise, renoise
 from sfumato.solvers.multistep import Multistep
 
 
@@ -34,8 +34,8 @@ class Solver(Protocol):
     def prepare(self, legs: Sequence[Leg]) -> Sequence[Any]: ...
 
     def step(
-        self, denoise: Denoiser, first: Estimate, row: Any, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+        self, denoise: Denoiser, first: Estimate, row: Any, state: tuple[Any, ...]
+    ) -> tuple[Tensor, tuple[Any, ...]]: ...
 
 
 @runtime_checkable
@@ -43,16 +43,6 @@ class After(Protocol):
     """A hook that may change x after a move, for example to put known pixels back."""
 
     def __call__(self, x: Tensor, level: Level, i: int) -> Tensor: ...
-
-
-class Step(NamedTuple):
-    """What a walk yields after each move: x at `level`, and the estimate that the move was made from (None:
-    renoised)."""
-
-    i: int
-    x: Tensor
-    level: Level
-    estimate: Estimate | None
 
 
 class _Prepared(NamedTuple):
@@ -106,7 +96,7 @@ def walk(
     if noise is not None and len(noise) != len(x):
         raise SettingsError(f"{len(noise)} seeds for a batch of {len(x)}: give one seed per picture")
     x = x if x.dtype == torch.float64 else x.float()
-    state: tuple[Tensor, ...] = ()
+    state: tuple[Any, ...] = ()
     seen: Estimate | None = None
     for i, (move, row, added) in enumerate(prepared):
         first = None

@@ -49,6 +49,20 @@ class Leg(NamedTuple):
     restart: bool
 
 
+class Step(NamedTuple):
+    """What a walk yields after each move: x at `level`, and the estimate that the move was made from (None:
+    renoised).
+
+    evaluations: how often each picture has been looked at so far, (B,), where pictures differ in it.
+    """
+
+    i: int
+    x: Tensor
+    level: Level
+    estimate: Estimate | None
+    evaluations: Tensor | None = None
+
+
 def carry(estimate: Estimate, there: Level) -> Tensor:
     """The one deterministic move, x' = alpha' x0 + sigma' eps (DDIM; Song et al. 2021, eq. 12).
 
