@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sfumato.cli.demo import demo
+from sfumato.cli.evaluate import evaluate
 from sfumato.cli.inspect import inspect
 from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
@@ -48,6 +49,7 @@ app.command()(sample)
 app.command()(samplers)
 app.command()(replay)
 app.command()(inspect)
+app.command()(evaluate)
 app.command()(demo)
 
 
