@@ -56,7 +56,7 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
             frozenset({"provenance", "training.run"}),
         ),
     ),
-    ("6 crafts", (frozenset({"evaluation"}), frozenset({"editing", "finetuning", "distillation"}))),
+    ("6 crafts", (frozenset({"evaluation", "inside"}), frozenset({"editing", "finetuning", "distillation"}))),
     ("7 doors", (frozenset({"serving", "cli"}), frozenset({"__main__"}))),
 )
 STEP = {unit: n for n, step in enumerate(step for _, steps in FLOORS for step in steps) for unit in step}

@@ -9,6 +9,7 @@ import typer
 from sfumato.cli.demo import demo
 from sfumato.cli.evaluate import evaluate
 from sfumato.cli.inspect import inspect
+from sfumato.cli.look import look
 from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
 from sfumato.cli.samplers import samplers
@@ -49,6 +50,7 @@ app.command()(sample)
 app.command()(samplers)
 app.command()(replay)
 app.command()(inspect)
+app.command()(look)
 app.command()(evaluate)
 app.command()(demo)
 
