@@ -21,13 +21,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from sfumato.predictions import Estimate, V
+from sfumato.level import Level
+from sfumato.predictions import Clean, Epsilon, Estimate, Flow, Prediction, Said, V
 from sfumato.solvers.moves import Point
 
 Frame = Literal["x0", "eps", "flow", "v"] | V
 """What is averaged: the clean half, the noise half, the velocity eps - x0, or v ("v" is V(data=1))."""
 
 _UNIT = V()
+_PREDICTIONS: dict[str, Prediction] = {"x0": Clean(), "eps": Epsilon(), "flow": Flow()}
 
 
 def velocity(frame: Frame) -> V | None:
@@ -41,6 +43,11 @@ def seen(estimate: Estimate, frame: Frame) -> Tensor:
     if v is not None:
         return v.target(estimate.x0, estimate.eps, estimate.level)
     return estimate.x0 if frame == "x0" else estimate.eps if frame == "eps" else estimate.flow
+
+
+def saying(frame: Frame, x: Tensor, level: Level, y: Tensor) -> Estimate:
+    """The estimate at (x, level) that says y in this frame."""
+    return Estimate(x, level, Said(x, level, y, velocity(frame) or _PREDICTIONS[str(frame)]))
 
 
 def frame_move(frame: Frame, here: Point, there: Point) -> tuple[float, float]:
@@ -60,6 +67,21 @@ def frame_move(frame: Frame, here: Point, there: Point) -> tuple[float, float]:
     if frame == "eps":
         return there.alpha / a, there.sigma - there.alpha * s / a
     return (there.alpha + there.sigma) / (a + s), (there.sigma * a - there.alpha * s) / (a + s)
+
+
+def plain_move(frame: Frame, here: Point, there: Point) -> tuple[float, float]:
+    """DDIM's move, which keeps x0 and eps, as x' = c_x x + c_y y.
+
+    It is `frame_move` for x0, eps and flow; v turns while they stay: c_x = g'/g cos(turn), c_y = g' sin(turn)
+    (Salimans & Ho 2022, eq. 8, for data = 1).
+    """
+    v = velocity(frame)
+    if v is None:
+        return frame_move(frame, here, there)
+    (a, s), (b, t) = here, there
+    a, b = a * v.data, b * v.data
+    gain = math.hypot(a, s)
+    return (a * b + s * t) / gain**2, v.sign * (t * a - b * s) / gain
 
 
 def place(frame: Frame, point: Point) -> float:
