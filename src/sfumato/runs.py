@@ -27,7 +27,7 @@ from sfumato.guidance.mix import classifier_free
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
-from sfumato.samplers import Sampler, sampler
+from sfumato.samplers import Adaptive, Walker, sampler
 from sfumato.sampling import Step, prior
 from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
@@ -47,23 +47,39 @@ class Recipe:
 
     seeds: tuple[int, ...]
     classes: tuple[int | None, ...] | None
-    sampler: str | Sampler
-    steps: int
+    sampler: str | Walker
+    steps: int | None
+    """None where the sampler chooses them on the way."""
     eta: float | None
     guidance: float
     clip: bool
     batch: int = 64
     one_by_one: bool = False
+    tolerance: float | None = None
+    """Of an adaptive sampler."""
 
-    def how(self) -> Sampler:
+    def how(self) -> Walker:
         """The sampler itself."""
         if isinstance(self.sampler, str):
-            return sampler(self.sampler, self.eta)
-        if self.eta is not None:
+            return sampler(self.sampler, self.eta, self.tolerance)
+        if self.eta is not None or self.tolerance is not None:
             raise SettingsError(
-                "eta goes with a sampler by name: a Sampler object says itself how much noise is new"
+                "eta and tolerance go with a sampler by name: a Sampler object says itself how much noise is "
+                "new, an Adaptive one its tolerance"
             )
         return self.sampler
+
+    def paced(self, steps: int) -> Recipe:
+        """The same with its steps, these if it does not say; an adaptive sampler's with its tolerance."""
+        how = self.how()
+        if not isinstance(how, Adaptive):
+            return replace(self, steps=_at_least(1, steps if self.steps is None else self.steps, "steps"))
+        if self.steps is not None:
+            raise SettingsError(
+                f"{self.steps} steps: an adaptive sampler chooses its own: leave --steps out, and say how "
+                f"exact the pictures should be by --tolerance"
+            )
+        return replace(self, tolerance=how.tolerance) if isinstance(self.sampler, str) else self
 
     def parts(self) -> Iterator[Recipe]:
         """The batches, each a recipe of its own."""
@@ -100,8 +116,9 @@ class Run:
         *,
         classes: Asked | Sequence[Asked | None] | None = None,
         steps: int | None = None,
-        sampler: str | Sampler | None = None,
+        sampler: str | Walker | None = None,
         eta: float | int | None = None,
+        tolerance: float | int | None = None,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
         guidance: float | int | None = None,
@@ -113,7 +130,8 @@ class Run:
 
         `classes`: one for all, or one for each picture (None: "no class"). Picture i has the seed `seed` + i,
         or `seeds[i]`. `guidance` is classifier-free guidance's scale: 1 is the conditional model alone.
-        `clip` keeps every x0-estimate in the images' range.
+        `clip` keeps every x0-estimate in the images' range. `tolerance` goes with adaptive samplers, `steps`
+        with all others.
         """
         each = None if classes is None or isinstance(classes, int | str) else list(classes)
         one = classes if classes is None or isinstance(classes, int | str) else None
@@ -124,13 +142,14 @@ class Run:
             seeds=tuple(seeds) if seeds is not None else tuple(range(seed, seed + count)),
             classes=self._classes([one] * count if each is None else each),
             sampler=name,
-            steps=_at_least(1, steps if steps is not None else own.steps, "steps"),
+            steps=steps,
             eta=None if eta is None else float(eta),
             guidance=1.0,
             clip=self._clip(clip),
             batch=_at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
-        )
+            tolerance=None if tolerance is None else float(tolerance),
+        ).paced(own.steps)
         if isinstance(recipe.how().fresh, LearnedVariance) and not self.card.learned_variance:
             raise SettingsError(
                 f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
@@ -208,9 +227,11 @@ class Run:
         return torch.cat([self._made(part) for part in recipe.parts()])
 
     def _made(self, recipe: Recipe) -> Tensor:
-        x = torch.empty(0)
+        x, evaluations = torch.empty(0), None
         for step in self.walk(recipe):
-            x = step.x
+            x, evaluations = step.x, step.evaluations
+        if evaluations is not None:
+            log.info("%s", looked(evaluations))
         return self.finished(x, recipe)
 
     def finished(self, x: Tensor, recipe: Recipe) -> Tensor:
@@ -236,8 +257,9 @@ class Run:
         *,
         classes: Asked | Sequence[Asked | None] | None = None,
         steps: int | None = None,
-        sampler: str | Sampler | None = None,
+        sampler: str | Walker | None = None,
         eta: float | int | None = None,
+        tolerance: float | int | None = None,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
         guidance: float | int | None = None,
@@ -253,6 +275,7 @@ class Run:
                 steps=steps,
                 sampler=sampler,
                 eta=eta,
+                tolerance=tolerance,
                 seed=seed,
                 seeds=seeds,
                 guidance=guidance,
@@ -261,6 +284,13 @@ class Run:
                 one_by_one=one_by_one,
             )
         )
+
+
+def looked(evaluations: Tensor) -> str:
+    """How often a model was asked about each picture, in words."""
+    least, most = int(evaluations.min()), int(evaluations.max())
+    mean = float(evaluations.double().mean())
+    return f"evaluations a picture: {least} to {most}, {mean:.1f} on average"
 
 
 def _at_least(least: int, value: int, what: str) -> int:

@@ -1,4 +1,4 @@
-"""Samplers: a solver, a fresh, a grid and a route; and the names that people know them by.
+"""Samplers: a solver, a fresh, a grid and a route, or steps chosen on the way; and their names.
 
 A name is a value: `Sampler(...)` makes any other. "dpmpp-2m-karras" is "dpmpp-2m" on the grid "karras", so
 the table holds the bases alone.
@@ -6,6 +6,7 @@ the table holds the bases alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,12 +18,13 @@ from sfumato import plans
 from sfumato.data.toy import Mixture
 from sfumato.denoiser import Denoiser, Exact
 from sfumato.errors import SettingsError
-from sfumato.level import Level, Levels
+from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
 from sfumato.sampler_names import nearest, split
 from sfumato.sampling import After, Counted, Solver, Step, prior, walk
 from sfumato.schedules import Linear, Schedule
+from sfumato.solvers import adaptive
 from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, LearnedVariance, Ode, Sde
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
@@ -36,6 +38,31 @@ class Route(Protocol):
     def __call__(self, levels: Levels) -> list[Move]: ...
 
 
+@runtime_checkable
+class Walker(Protocol):
+    """What runs, films and previews need of a sampler, whether its steps are counted or chosen on the way."""
+
+    @property
+    def fresh(self) -> Fresh: ...
+
+    @property
+    def order(self) -> int: ...
+
+    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]: ...
+
+    def start(self, schedule: Schedule, steps: int | None) -> Level: ...
+
+    def walk(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        schedule: Schedule,
+        steps: int | None,
+        noise: Noise,
+        after: After | None = None,
+    ) -> Iterator[Step]: ...
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A way to sample: what to average, how much noise is new, where to stand, and in which order."""
@@ -45,11 +72,18 @@ class Sampler:
     grid: Grid = plans.trailing
     route: Route = plans.descend
 
-    def plan(self, schedule: Schedule, steps: int) -> list[Move]:
+    @property
+    def order(self) -> int:
+        """The solver's."""
+        return self.solver.order
+
+    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]:
         """The moves of `steps` steps on this schedule."""
+        if steps is None:
+            raise SettingsError("how many steps? Only adaptive samplers choose them on the way")
         return self.route(self.grid(schedule, steps))
 
-    def start(self, schedule: Schedule, steps: int) -> Level:
+    def start(self, schedule: Schedule, steps: int | None) -> Level:
         """The level of the noise that a walk starts from."""
         return self.plan(schedule, steps)[0].here
 
@@ -58,7 +92,7 @@ class Sampler:
         denoise: Denoiser,
         x: Tensor,
         schedule: Schedule,
-        steps: int,
+        steps: int | None,
         noise: Noise,
         after: After | None = None,
     ) -> Iterator[Step]:
@@ -66,10 +100,66 @@ class Sampler:
         return walk(denoise, x, self.plan(schedule, steps), self.solver, noise, self.fresh, after)
 
 
+@dataclass(frozen=True)
+class Adaptive:
+    """Steps chosen on the way, by every picture for itself; see `solvers.adaptive`.
+
+    tolerance: the error of a step that is allowed, as a share of x; where x is small, 0.156 times as much in
+    absolute terms, which at the default of 0.05 is 0.0078, one of 256 steps of brightness (Lu et al. 2022,
+    appendix C).
+    """
+
+    pair: adaptive.Pair = adaptive.Pair()  # noqa: RUF009 (frozen)
+    tolerance: float = 0.05
+    fresh: Fresh = Ode()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < math.inf:
+            raise SettingsError(f"a tolerance of {self.tolerance:g}: give one above 0, such as 0.05")
+
+    @property
+    def order(self) -> int:
+        """That of the better of the two rules."""
+        return self.pair.order
+
+    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]:
+        """From the noisiest level to the least noisy one that was trained, as one move; then to clean data.
+        Raises SettingsError if a number of steps is given."""
+        if steps is not None:
+            raise SettingsError(
+                "an adaptive sampler chooses its own steps: leave their number out, and say how exact the "
+                "pictures should be by a tolerance"
+            )
+        start, end = plans.trailing(schedule, 1)[0], plans.log_snr(schedule, 2)[1]
+        return [Move(start, end), Move(end, CLEAN)]
+
+    def start(self, schedule: Schedule, steps: int | None) -> Level:
+        """The level of the noise that a walk starts from."""
+        return self.plan(schedule, steps)[0].here
+
+    def walk(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        schedule: Schedule,
+        steps: int | None,
+        noise: Noise,
+        after: After | None = None,
+    ) -> Iterator[Step]:
+        """Walks every row from x at `start`; a step says how often each was looked at so far. Raises
+        SettingsError for a hook: rows are at different levels."""
+        if after is not None:
+            raise SettingsError("an adaptive sampler takes no hook after its steps: choose one with steps")
+        way, close = self.plan(schedule, steps)[0], 0.0078 / 0.05 * self.tolerance
+        return adaptive.walk(
+            denoise, x, way.here, way.there, self.pair, self.tolerance, close, noise, self.fresh
+        )
+
+
 class Known(NamedTuple):
     """A sampler that has a name, and what it is good for."""
 
-    sampler: Sampler
+    sampler: Walker
     good_for: str
 
 
@@ -92,6 +182,8 @@ KNOWN: Mapping[str, Known] = {
     "euler-a": Known(
         Sampler(Multistep(order=1), Ancestral(), plans.karras), "DDPM on k-diffusion's grid: varied pictures"
     ),
+    "dpm-adaptive": Known(Adaptive(), "an error to keep instead of a number of steps"),
+    "dpm-adaptive-12": Known(Adaptive(adaptive.Pair(order=2)), "the same, of lower order"),
     "flow-euler": Known(
         Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows in few steps"
     ),
@@ -100,8 +192,10 @@ KNOWN: Mapping[str, Known] = {
 }
 """The bases, by name."""
 
-SAMPLERS: Mapping[str, Sampler] = {name: known.sampler for name, known in KNOWN.items()}
-"""The same without the words."""
+SAMPLERS: Mapping[str, Sampler] = {
+    name: known.sampler for name, known in KNOWN.items() if isinstance(known.sampler, Sampler)
+}
+"""Those with steps, without the words."""
 
 GRIDS: Mapping[str, Grid] = {
     "karras": plans.karras,
@@ -113,12 +207,13 @@ GRIDS: Mapping[str, Grid] = {
 """The grids that a name may end in."""
 
 
-def sampler(name: str, eta: float | None = None) -> Sampler:
+def sampler(name: str, eta: float | None = None, tolerance: float | None = None) -> Walker:
     """The sampler of this name, in anybody's spelling: "DPM++ 2M Karras", "dpmpp_2m",
     "DPMSolverMultistepScheduler".
 
     A grid at the end of the name replaces the sampler's own. `eta` makes its new noise ancestral, that share
-    of it (DDIM's eta). Raises SettingsError with the nearest names.
+    of it (DDIM's eta). `tolerance` goes with adaptive samplers. Raises SettingsError, for an unknown name
+    with the nearest ones.
     """
     parts = split(name, KNOWN)
     if parts is None:
@@ -126,9 +221,15 @@ def sampler(name: str, eta: float | None = None) -> Sampler:
         raise SettingsError(f"no sampler is called {name!r}; there are: {', '.join(near)}")
     base, grid = parts
     found = KNOWN[base].sampler
-    if grid:
-        found = replace(found, grid=GRIDS[grid])
-    return found if eta is None else replace(found, fresh=Ancestral(eta))
+    fresh = found.fresh if eta is None else Ancestral(eta)
+    if isinstance(found, Adaptive):
+        if grid:
+            raise SettingsError(f"{base} chooses its own levels: leave {grid} out of its name")
+        return replace(found, fresh=fresh, tolerance=found.tolerance if tolerance is None else tolerance)
+    if tolerance is not None:
+        raise SettingsError(f"{base} takes the steps that it is told: a tolerance goes with dpm-adaptive")
+    assert isinstance(found, Sampler)
+    return replace(found, fresh=fresh, grid=GRIDS[grid] if grid else found.grid)
 
 
 class Traits(NamedTuple):
@@ -141,16 +242,18 @@ class Traits(NamedTuple):
     """Whether a walk from the same x may end elsewhere."""
 
 
-def traits(how: Sampler) -> Traits:
+def traits(how: Walker) -> Traits:
     """Tries a sampler on one Gaussian: counts evaluations, and looks whether other noise ends elsewhere."""
     data = Mixture.gaussian([0.3], [0.5])
     denoise = Exact(lambda x, level: data.posterior_mean(x, level.alpha, level.sigma))
-    x = prior(how.start(Linear(), 12), (1,), Noise((0,)))
+    few, many = (None, None) if isinstance(how, Adaptive) else (12, 24)
+    x = prior(how.start(Linear(), few), (1,), Noise((0,)))
 
-    def tried(steps: int, seed: int) -> tuple[int, Tensor]:
+    def tried(steps: int | None, seed: int) -> tuple[int, int, Tensor]:
         counted = Counted.of(denoise, 1)
         *_, last = how.walk(counted, x, Linear(), steps, Noise((seed,)))
-        return counted.counts[0], last.x
+        return counted.counts[0], last.i, last.x
 
-    (few, here), (many, _), (_, there) = tried(12, 1), tried(24, 1), tried(12, 2)
-    return Traits(how.solver.order, (many - few) / 12, not torch.equal(here, there))
+    (least, i, here), (most, _, _), (_, _, there) = tried(few, 1), tried(many, 1), tried(few, 2)
+    each = (most - least) / (many - few) if few and many else (least - 1) / i
+    return Traits(how.order, each, not torch.equal(here, there))

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
-from torch import Tensor
+import torch
+from oracles import gaussian_map
+from torch import Tensor, nn
 
 from sfumato import plans
 from sfumato.data.toy import Mixture
+from sfumato.denoiser import Denoiser, Exact
 from sfumato.errors import SettingsError
-from sfumato.level import Level
-from sfumato.noise import Noise
-from sfumato.predictions import Estimate
+from sfumato.level import CLEAN, Level
+from sfumato.model import Model
+from sfumato.noise import Noise, seeded
+from sfumato.predictions import Estimate, V
 from sfumato.sampler_names import ALIASES, GRID_NAMES
-from sfumato.samplers import GRIDS, KNOWN, SAMPLERS, Sampler, sampler, traits
+from sfumato.samplers import GRIDS, KNOWN, SAMPLERS, Sampler, Walker, sampler, traits
 from sfumato.sampling import prior
-from sfumato.schedules import Cosine, Schedule
+from sfumato.schedules import Cosine, RectifiedFlow, Schedule
 from sfumato.solvers.fresh import Ancestral, LargeVariance, Ode, Sde
 from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
+from sfumato.tables import Table
 
 FAMILIES = {
     "dpmpp-2m-karras": (
@@ -108,6 +115,7 @@ def test_a_name_that_nobody_knows_is_one_sentence_with_the_nearest(said: str, ne
 
 
 DATA = Mixture.gaussian([0.3, -0.2], [0.5, 0.8])
+STEADY = [name for name in SAMPLERS if not traits(SAMPLERS[name]).stochastic]
 
 
 @dataclass(frozen=True)
@@ -128,14 +136,13 @@ class Watched:
 
 
 def ended(
-    how: Sampler, schedule: Schedule, steps: int, seeds: range, watched: Watched | None = None
+    how: Walker, schedule: Schedule, steps: int, seeds: range, denoise: Denoiser | None = None, width: int = 2
 ) -> Tensor:
     """Where a sampler takes these seeds, in float64."""
     noise = Noise(tuple(seeds))
-    x = prior(how.start(schedule, steps), (2,), noise).double()
-    for step in how.walk(watched or Watched([]), x, schedule, steps, noise):
-        x = step.x
-    return x
+    x = prior(how.start(schedule, steps), (width,), noise).double()
+    *_, last = how.walk(denoise or Watched([]), x, schedule, steps, noise)
+    return last.x
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -149,3 +156,135 @@ def test_the_table_says_what_counting_finds(name: str) -> None:
     assert traits(how).evaluations == pytest.approx((watched[1] - watched[0]) / 20, abs=0.1)
     assert traits(how).order == how.solver.order
     assert traits(how).stochastic == (how.fresh != Ode())
+
+
+# few steps
+
+FEW: tuple[Schedule, ...] = (Table.linear(), RectifiedFlow())
+WIDE = Mixture.gaussian([0.3] * 200, [0.5] * 200)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", STEADY)
+def test_one_two_and_three_steps_are_hardly_worse_than_ddims(name: str, grid: str) -> None:
+    """The largest error over a Gaussian of known flow, on the same grid."""
+    how, plain = sampler(f"{name}-{grid}"), sampler(f"ddim-{grid}")
+    for schedule in FEW:
+        for steps in (1, 2, 3):
+            start = how.start(schedule, steps)
+            x = torch.linspace(-2.5, 2.5, 21, dtype=torch.float64)[:, None].expand(21, 2) * start.norm
+            parts = [
+                gaussian_map(m, s, x[:, i], start, CLEAN)
+                for i, (m, s) in enumerate([(0.3, 0.5), (-0.2, 0.8)])
+            ]
+            off: list[float] = []
+            for one in (how, plain):
+                *_, last = one.walk(Watched([]), x, schedule, steps, Noise(tuple(range(21))))
+                off.append(float((last.x - torch.stack(parts, 1)).abs().max()))
+            assert off[0] < 3 * off[1], (schedule, steps, off)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - set(STEADY)))
+def test_one_two_and_three_steps_with_new_noise_stay_on_the_data(name: str, grid: str) -> None:
+    """One step says what DDIM's says; more are never twice as wide as unit data and keep the mean as well."""
+    how, plain = sampler(f"{name}-{grid}"), sampler(f"ddim-{grid}")
+    denoise = Exact(lambda x, level: WIDE.posterior_mean(x, level.alpha, level.sigma))
+    for schedule in FEW:
+        for steps in (1, 2, 3):
+            x, ddim = (ended(one, schedule, steps, range(4), denoise, 200) for one in (how, plain))
+            assert bool(x.isfinite().all())
+            assert float(x.std()) < 2, (schedule, steps)
+            assert abs(float(x.mean()) - 0.3) < abs(float(ddim.mean()) - 0.3) + 0.15, (schedule, steps)
+
+
+# where the model is asked
+
+
+def ratio(level: Level) -> float:
+    return float(level.sigma / level.alpha) if float(level.alpha) > 0 else math.inf
+
+
+@pytest.mark.parametrize("grid", ["karras", "leading"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_model_is_asked_where_the_solver_stands(name: str, grid: str) -> None:
+    """Every step begins by asking at the level and the x that the last one ended with; further looks lie
+    within the step."""
+    how = sampler(f"{name}-{grid}")
+    assert isinstance(how, Sampler)
+    for schedule in (Table.linear(), Cosine()):
+        plan, seen = how.plan(schedule, 7), Watched([])
+        at = 0
+        noise = Noise((1, 2))
+        x = prior(plan[0].here, (2,), noise).double()
+        for step in how.walk(seen, x, schedule, 7, noise):
+            here, there = plan[step.i].here, plan[step.i].there
+            asked = seen.asked[at:]
+            at = len(seen.asked)
+            if not plan[step.i].renoise:
+                alpha, sigma, told = asked[0]
+                assert (alpha, sigma) == (float(here.alpha), float(here.sigma))
+                assert torch.equal(told, x)
+                for a, s, _ in asked[1:]:
+                    low, high = sorted((ratio(here), ratio(there)))
+                    assert low - 1e-9 <= ratio(Level.of(a, s)) <= high * (1 + 1e-9)
+            x = step.x
+
+
+class Labelled(nn.Module):
+    """A network that says x, and remembers the numbers by which it was told its level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        self.told.append(float(label[0]))
+        return x
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_network_is_told_the_step_of_the_table_where_the_solver_stands(grid: str) -> None:
+    """Fractional steps between the nodes; whole ones if the plan was moved to them."""
+    table, network = Table.linear(), Labelled()
+    model = Model(network, table, V())
+    nodes = table.nodes()
+    for moved in (False, True):
+        network.told.clear()
+        place = (lambda s, n: plans.at_nodes(table, GRIDS[grid](s, n))) if moved else GRIDS[grid]
+        how = Sampler(SAMPLERS["dpmpp-2m"].solver, grid=place)
+        ended(how, table, 9, range(2), denoise=model.given())
+        stands = [ratio(move.here) for move in how.plan(table, 9)]
+        assert len(network.told) == len(stands)
+        if moved:
+            assert all(told.is_integer() for told in network.told)
+            assert stands == [float(nodes.sigma[int(t)] / nodes.alpha[int(t)]) for t in network.told]
+        for told, stood in zip(network.told, stands, strict=True):
+            level = table.level(torch.tensor((told + 1) / 1000, dtype=torch.float64))
+            assert ratio(level) == pytest.approx(stood, rel=1e-5)  # the label is float32
+
+
+# threads
+
+
+def test_two_threads_on_one_model_get_what_each_gets_alone_to_the_bit() -> None:
+    with seeded(0, "weights"):
+        network = Little()
+    model = Model(network, Table.linear(), V())
+    wishes = [(name, range(9 * i, 9 * i + 3)) for i, name in enumerate(SAMPLERS)]
+    make = lambda wish: ended(sampler(wish[0]), Table.linear(), 12, wish[1], denoise=model.given())
+    alone = [make(wish) for wish in wishes]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(make, wishes))
+    assert all(torch.equal(a, b) for a, b in zip(alone, both, strict=True))
+
+
+class Little(nn.Module):
+    """A network that bends x a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return torch.tanh(self.layer(torch.cat([x, label[:, None] / 1000], 1).float())).to(x)

@@ -111,6 +111,7 @@ def _recipe(made: Origin, run: Run, image: Path) -> Recipe:
             sampler=made.sampler,
             steps=made.steps,
             eta=made.eta,
+            tolerance=made.tolerance,
             guidance=made.guidance,
             clip=made.clip,
             batch=made.batch,

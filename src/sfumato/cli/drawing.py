@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
+from sfumato.level import spread_on
 from sfumato.provenance import origin, parameters
-from sfumato.runs import MOST, Recipe, Run
-from sfumato.samplers import Sampler
+from sfumato.runs import MOST, Recipe, Run, looked
 from sfumato.sampling import Step
 
 GRID = 1024
@@ -73,8 +73,9 @@ def check_target(out: Path) -> None:
 
 def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     """Where pictures go if nobody says: RUN/samples/, by a name that tells them apart."""
-    sampler = "sampler" if isinstance(recipe.sampler, Sampler) else recipe.sampler
-    words = [sampler, str(recipe.steps), f"seed{recipe.seeds[0]}", f"n{len(recipe.seeds)}"]
+    sampler = recipe.sampler if isinstance(recipe.sampler, str) else "sampler"
+    pace = f"tolerance{recipe.tolerance:g}" if recipe.steps is None else str(recipe.steps)
+    words = [sampler, pace, f"seed{recipe.seeds[0]}", f"n{len(recipe.seeds)}"]
     words += [f"class-{'-'.join(asked)}"] if asked else []
     words += [f"guidance{recipe.guidance:g}"] if recipe.guidance != 1 else []
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
@@ -103,14 +104,18 @@ class Film:
         """Keeps what the move was made from: x on the scale of unit data, or what was believed."""
         estimate = step.estimate
         if estimate is not None:
-            shown = estimate.x0 if self.of == "x0" else estimate.x / float(estimate.level.norm)
+            shown = (
+                estimate.x0 if self.of == "x0" else estimate.x / spread_on(estimate.level.norm, estimate.x)
+            )
             self.batches[-1].append(shown.cpu())
 
     def write(self, run: Run, pictures: Tensor, columns: int) -> None:
-        """Writes the film; the finished pictures are its last frames."""
-        steps = len(self.batches[0])
-        kept = sorted({round(i) for i in np.linspace(0, steps - 1, min(steps, FRAMES)).tolist()})
-        frames = [torch.cat([batch[i] for batch in self.batches]) for i in kept]
+        """Writes the film; the finished pictures are its last frames. A batch that took fewer steps is shown
+        at the same part of its way."""
+        steps = max(len(batch) for batch in self.batches)
+        parts = np.linspace(0, 1, min(steps, FRAMES)).tolist()
+        at = lambda batch, part: batch[round(part * (len(batch) - 1))]
+        frames = [torch.cat([at(batch, part) for batch in self.batches]) for part in parts]
         shown = [grid(pixels(run, frame.nan_to_num()), columns) for frame in [*frames, pictures]]
         make_room(self.path.parent)
         write_film(self.path, shown + shown[-1:] * HOLD, 60)
@@ -144,9 +149,11 @@ def draw(run: Run, recipe: Recipe, target: Path, columns: int, film: Film | None
         )
     make_room(target.parent if one else target)
     made: list[Tensor] = []
+    looks: list[Tensor] = []
     done = 0
     for part in recipe.parts():
-        pictures = _walked(run, part, film)
+        pictures, evaluations = _walked(run, part, film)
+        looks += [] if evaluations is None else [evaluations]
         if not one:
             yield from _each(run, part, pictures, target, done)
         if one or film is not None:
@@ -158,17 +165,20 @@ def draw(run: Run, recipe: Recipe, target: Path, columns: int, film: Film | None
     if film is not None:
         film.write(run, torch.cat(made), columns)
         yield film.path
+    if looks:
+        print(looked(torch.cat(looks)), file=sys.stderr)
 
 
-def _walked(run: Run, part: Recipe, film: Film | None) -> Tensor:
+def _walked(run: Run, part: Recipe, film: Film | None) -> tuple[Tensor, Tensor | None]:
+    """The pictures, and how often each was looked at where they differ in it."""
     if film is not None:
         film.batches.append([])
-    x = torch.empty(0)
+    x, evaluations = torch.empty(0), None
     for step in run.walk(part):
-        x = step.x
+        x, evaluations = step.x, step.evaluations
         if film is not None:
             film.see(step)
-    return run.finished(x, part)
+    return run.finished(x, part), evaluations
 
 
 def _tell(done: int, n: int) -> None:

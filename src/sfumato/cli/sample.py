@@ -21,10 +21,15 @@ def sample(
         help="A class by name or number; several by commas; all: one row a class; none: no class.",
     ),
     steps: int | None = typer.Option(None, help="Steps of the sampler. [the run's own]"),
-    sampler: str | None = typer.Option(None, help="ddim, ddpm, dpmpp-2m, heun, ... [the run's own]"),
+    sampler: str | None = typer.Option(
+        None, help="ddim, ddpm, dpmpp-2m, heun, ...: see sfumato samplers. [the run's own]"
+    ),
     seed: int = typer.Option(0, help="Picture i has the seed SEED + i."),
     guidance: float | None = typer.Option(None, help="Classifier-free guidance; 1 is none. [the run's own]"),
     eta: float | None = typer.Option(None, help="Share of new noise at each step, 0 to 1 (DDIM's eta)."),
+    tolerance: float | None = typer.Option(
+        None, help="Of adaptive samplers, instead of --steps: the error of a step. [0.05]"
+    ),
     clip: bool | None = typer.Option(
         None, "--clip/--no-clip", help="Keep estimates in range. [the run's own]"
     ),
@@ -35,6 +40,10 @@ def sample(
     film_of: str = typer.Option(
         "x", help="What the film shows: x, the picture with its noise, or x0, the guess."
     ),
+    sheet: Path | None = typer.Option(  # noqa: B008
+        None, help="x.png: x, and the guesses of x0 and eps, at some steps; of 8 pictures at most."
+    ),
+    sheet_steps: int = typer.Option(8, help="How many steps the sheet shows."),
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Bit for bit the same whatever -n is; slower."
     ),
@@ -44,26 +53,22 @@ def sample(
 ) -> None:
     """Make pictures with a trained model."""
     from sfumato.cli.drawing import Film, arrange, check_target, draw, place
+    from sfumato.inside.sheet import check_sheet, write_sheet
     from sfumato.runs import load
 
     reel = None if film is None else Film(film, film_of)
+    check_sheet(sheet, sheet_steps)
     if out is not None:
         check_target(out)
     opened = load(run, device, weights)
     asked = class_ or []
     classes, columns = arrange(opened.classes, number, asked)
     recipe = opened.recipe(
-        len(classes),
-        classes=classes,
-        steps=steps,
-        sampler=sampler,
-        eta=eta,
-        seed=seed,
-        guidance=guidance,
-        clip=clip,
-        batch=batch,
-        one_by_one=one_by_one,
-    )
+        len(classes), classes=classes, steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed,
+        guidance=guidance, clip=clip, batch=batch, one_by_one=one_by_one,
+    )  # fmt: skip
     target = place(opened, recipe, asked) if out is None else out
     for path in draw(opened, recipe, target, columns, reel):
         typer.echo(str(path))
+    if sheet is not None:
+        typer.echo(str(write_sheet(opened, recipe, sheet, sheet_steps)))

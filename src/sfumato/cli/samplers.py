@@ -42,5 +42,5 @@ def table() -> list[Sequence[str]]:
         found = traits(known.sampler)
         noise = "new" if found.stochastic else "-"
         also = ", ".join(ALIASES.get(name, ()))
-        rows.append((name, str(found.order), f"{found.evaluations:g}", noise, known.good_for, also))
+        rows.append((name, str(found.order), f"{found.evaluations:.2g}", noise, known.good_for, also))
     return rows
