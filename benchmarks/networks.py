@@ -135,9 +135,12 @@ def keep() -> None:
 
 
 class Stand(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Empty modules in place of what two peers import for their trainers and not for their networks."""
+    """Empty modules in place of what peers import for their trainers and not for their networks or samplers."""
 
-    ABSENT = ("torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid", "torch_fidelity")
+    ABSENT = (
+        "torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid", "torch_fidelity", "torchsde",
+        "torchdiffeq",
+    )  # fmt: skip
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         return ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.ABSENT else None

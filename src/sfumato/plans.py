@@ -7,7 +7,9 @@ data (1, 0), so that n solved moves ask the model n times. A plan is a list of m
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch import Tensor
 from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, Level, Levels
 from sfumato.schedules import Schedule, Shifted
-from sfumato.solvers.moves import Move
+from sfumato.solvers.clocks import REST, tick
+from sfumato.solvers.moves import Move, Point
 from sfumato.tables import Table
 
 
@@ -109,11 +112,82 @@ def log_snr(schedule: Schedule, n: int, low: float = 0.01, high: float = 150.0) 
     return _at_ratios(schedule, steps.exp())
 
 
+exponential = log_snr
+"""k-diffusion's name for the same grid: even in log sigma, where sigma is sigma/alpha."""
+
+
 def karras(schedule: Schedule, n: int, rho: float = 7.0, low: float = 0.01, high: float = 150.0) -> Levels:
     """Even in (sigma/alpha)^(1/rho) (Karras et al. 2022, eq. 5)."""
     least, most = _ratios(schedule, low, high)
     steps = torch.linspace(most ** (1 / rho), least ** (1 / rho), _checked(n), dtype=torch.float64)
     return _at_ratios(schedule, steps**rho)
+
+
+def bounded(schedule: Schedule, n: int) -> Levels:
+    """Even on the clock "bounded" (`solvers.clocks`), the last step to clean data included: log-SNR without
+    the looks that log-SNR spends where nothing is decided. The ends may be pure noise and clean data.
+
+    Where so many steps would pass the least noise that was trained, the last stands there instead.
+    """
+    ends = schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
+    least, most = (Point(float(a), float(s)) for a, s in zip(ends.alpha, ends.sigma, strict=True))
+    low, high = REST
+    start, stop = tick(most, "bounded"), tick(Point(1.0, 0.0), "bounded")
+    times = torch.linspace(start, stop, _checked(n) + 1, dtype=torch.float64)[:-1]
+    if float(times[-1]) < tick(least, "bounded"):
+        times = torch.linspace(start, tick(least, "bounded"), n, dtype=torch.float64)
+    part = times.exp()
+    levels = schedule.level(schedule.time(Level(1 - part, high * part - low)).clamp(0, 1))
+    return Levels.of(levels, CLEAN)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A grid of one's own: its noisy levels, falling, by sigma/alpha, by time in 0 .. 1, or by the number of
+    a table's step (0 .. T - 1, as diffusers counts its time steps). A 0 after the sigmas may be left out.
+
+    Raises SettingsError, when made or asked, for levels that do not fall, lie outside the schedule, or are
+    not as many as the steps asked for.
+    """
+
+    values: tuple[float | int, ...]
+    by: Literal["sigma", "time", "step"] = "sigma"
+
+    def __post_init__(self) -> None:
+        if self.by == "sigma" and self.values and self.values[-1] == 0:
+            object.__setattr__(self, "values", self.values[:-1])
+        least = 0.0 if self.by == "step" else math.ulp(0.0)
+        if not self.values or not all(least <= value < math.inf for value in self.values):
+            raise SettingsError(f"a grid by {self.by} of {self.values}: give finite numbers, above 0")
+        for i, (above, below) in enumerate(zip(self.values, self.values[1:])):
+            if below >= above:
+                raise SettingsError(
+                    f"the grid by {self.by} does not fall from {above:g} to {below:g} (places {i + 1} and "
+                    f"{i + 2}): give its levels from the noisiest to the cleanest"
+                )
+
+    def __call__(self, schedule: Schedule, n: int) -> Levels:
+        if n != len(self.values):
+            raise SettingsError(
+                f"{n} steps on a grid of {len(self.values)} levels: ask for {len(self.values)}"
+            )
+        values = torch.tensor(self.values, dtype=torch.float64)
+        if self.by == "sigma":
+            times = schedule.time(Level(torch.ones_like(values), values))
+        else:
+            table = _table(schedule)
+            if self.by == "step" and table is None:
+                raise SettingsError("this schedule has no numbered steps: give the grid by sigma or by time")
+            times = values if table is None or self.by == "time" else (values + 1) / table.steps
+        least = _first_node(schedule)
+        outside = (times > 1 + 1e-9) | (times < least - 1e-9)
+        if bool(outside.any()):
+            i = int(outside.nonzero()[0])
+            raise SettingsError(
+                f"{self.by} {self.values[i]:g} of the grid lies outside what the model was trained on: give "
+                f"levels between times {least:g} and 1 of its schedule"
+            )
+        return _to_clean(schedule, times.clamp(0, 1))
 
 
 def at_nodes(table: Table, levels: Levels) -> Levels:
@@ -156,3 +230,68 @@ def repaint(levels: Levels, jump: int = 1, times: int = 3) -> list[Move]:
         if low < last:
             moves += (times - 1) * [Move(levels[low], levels[top], renoise=True), *leg]
     return moves
+
+
+def churn(
+    levels: Levels, amount: float = 40.0, low: float = 0.05, high: float = 50.0, spare: float = 1.003
+) -> list[Move]:
+    """Before each move from low <= sigma/alpha <= high renoise to (1 + gamma) sigma, gamma = min(amount / n,
+    sqrt(2) - 1): S_churn, S_tmin and S_tmax of EDM, spare its S_noise (Karras et al. 2022, algorithm 2).
+
+    Never above the grid's noisiest level, which is where the model's training ends.
+    """
+    if amount < 0 or spare <= 0:
+        raise SettingsError(f"churn of {amount:g} with noise times {spare:g}: give at least 0, and above 0")
+    gamma = min(amount / (len(levels) - 1), math.sqrt(2) - 1)
+    top = float(levels[0].sigma / levels[0].alpha)
+    moves: list[Move] = []
+    for move in descend(levels):
+        ratio = float(move.here.sigma / move.here.alpha)
+        raised = min(ratio * (1 + gamma), top)
+        if low <= ratio <= high and raised > ratio:
+            hat = Level.of(move.here.alpha, move.here.alpha * raised)
+            moves += [Move(move.here, hat, renoise=True, spare=spare), Move(hat, move.there)]
+        else:
+            moves.append(move)
+    return moves
+
+
+def restart(levels: Levels, intervals: Sequence[tuple[float, float, int]] = ((0.06, 0.3, 2),)) -> list[Move]:
+    """Descend; after each interval (low, high, times) of sigma/alpha renoise from its lowest node to its
+    highest and descend again, `times` times (Xu et al. 2023, algorithm 1), by the grid's own nodes.
+
+    Raises SettingsError for an interval that holds fewer than two nodes of the grid.
+    """
+    ratios = (levels.sigma / levels.alpha).tolist()
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for low, high, times in intervals:
+        inside = [i for i, ratio in enumerate(ratios) if low <= ratio <= high and math.isfinite(ratio)]
+        if len(inside) < 2 or low <= 0 or times < 1:
+            raise SettingsError(
+                f"restart from sigma/alpha = {low:g} to {high:g}, {times} times: choose an interval above 0 "
+                "that holds two nodes of the grid, or more steps"
+            )
+        ends.setdefault(inside[-1], []).append((inside[0], times))
+    moves: list[Move] = []
+    for i, move in enumerate(descend(levels), 1):
+        moves.append(move)
+        for top, times in ends.get(i, []):
+            again = [Move(levels[i], levels[top], renoise=True), *descend(levels.cut(top, i + 1))]
+            moves += times * again
+    return moves
+
+
+def corrected(levels: Levels, times: int = 1) -> list[Move]:
+    """Descend, with `times` standing moves (here to here) at each noisy level that is reached: the corrector
+    of Song et al. (2021, algorithms 4 and 5). What a standing move does is up to `solvers.langevin`."""
+    if times < 1:
+        raise SettingsError(f"{times} corrections a level: at least 1 is needed")
+    moves: list[Move] = []
+    for move in descend(levels):
+        moves += [move, *(times * [Move(move.there, move.there)] if float(move.there.sigma) > 0 else [])]
+    return moves
+
+
+def annealed(levels: Levels, times: int = 5) -> list[Move]:
+    """`times` standing moves at every noisy level, the first included (Song & Ermon 2019, algorithm 1)."""
+    return [*times * [Move(levels[0], levels[0])], *corrected(levels, times)]

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
+    "vab": ("recommended", "best"),
     "ddpm": ("DDPMScheduler",),
     "ddim": ("DDIMScheduler", "dpm-solver-1", "dpmpp-1"),
     "dpmpp-2m": (
@@ -45,6 +46,7 @@ GRID_NAMES: Mapping[str, str] = {
     "sgm-uniform": "trailing",
     "leading": "leading",
     "ddim-uniform": "leading",
+    "bounded": "bounded",
     "automatic": "",
 }
 """The second half of a name. A1111's and ComfyUI's simple, SGM uniform and DDIM uniform round to whole steps

@@ -164,6 +164,10 @@ class Known(NamedTuple):
 
 
 KNOWN: Mapping[str, Known] = {
+    "vab": Known(
+        Sampler(Multistep("v", "bounded", 3), grid=plans.bounded),
+        "the recommended one: the most exact at any number of steps",
+    ),
     "ddim": Known(Sampler(Multistep(order=1)), "one seed, one picture; the plain move, for comparison"),
     "ddpm": Known(Sampler(Multistep(order=1), Ancestral()), "the original; best from a hundred steps up"),
     "ddpm-large": Known(
@@ -203,6 +207,7 @@ GRIDS: Mapping[str, Grid] = {
     "uniform": plans.uniform,
     "trailing": plans.trailing,
     "leading": plans.leading,
+    "bounded": plans.bounded,
 }
 """The grids that a name may end in."""
 

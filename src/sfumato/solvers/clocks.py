@@ -18,7 +18,7 @@ Clock = Literal["log_snr", "ratio", "linear", "angle", "bounded", "time", "index
 BETA_MIN, BETA_MAX = 0.1, 20.0
 """The linear schedule of the clock "time" (Song et al. 2021, eq. 33; DEIS, Zhang & Chen 2023)."""
 
-REST = (0.045, 8.0)
+REST = (0.04, 8.0)
 """Where the clock "bounded" comes to rest, in sigma / alpha: on data of about unit scale nothing is decided
 above the second, and the flow is straight below the first."""
 

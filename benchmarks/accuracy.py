@@ -1,0 +1,202 @@
+"""How far samplers end from the exact solution, by the number of evaluations they are allowed: ours and those
+of other libraries, each on its best grid, on three mixtures with exact denoisers under DDPM's schedule.
+
+    python benchmarks/accuracy.py                 # all three problems: about 25 minutes of one core
+    python benchmarks/accuracy.py --problems gmm2d --counts 5,10 --out /tmp/accuracy.json
+    python benchmarks/accuracy.py --no-peers      # ours alone: 3 minutes
+
+The error of a picture is its root mean square distance from the exact end of the probability flow, in units
+of the data's standard deviation; a sampler is judged by its root mean square over pictures, which the few
+that change mode decide, and by the median, which they do not. A family's figure is that of its best grid at that
+count, chosen with hindsight; `vab`, what Sfumato recommends, has one grid and one order for all counts. Peers
+that are not installed are left out (diffusers; k-diffusion and azula install with --no-deps).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from accuracy_peers import everybody
+from oracles import PROBLEMS, SCHEDULE, Problem, reference
+from torch import Tensor
+
+from sfumato.errors import SettingsError
+from sfumato.noise import Noise
+from sfumato.samplers import GRIDS, Sampler, sampler
+from sfumato.sampling import Counted
+
+COUNTS = (5, 8, 10, 15, 20, 25, 50, 100)
+FAMILIES = {
+    "DDIM": ["ddim"],
+    "PLMS": ["plms", "pndm"],
+    "LMS": ["lms"],
+    "Heun": ["heun"],
+    "DPM2": ["dpm2"],
+    "DPM-Solver M": ["dpm-solver-2m", "dpm-solver-3m"],
+    "DPM-Solver-fast": ["dpm-solver-2s", "dpm-solver-3s"],
+    "DPM++ 2M": ["dpmpp-2m"],
+    "DPM++ 3M": ["dpmpp-3m"],
+    "DPM++ 2S": ["dpmpp-2s"],
+    "DPM++ 3S": ["dpmpp-3s"],
+    "UniPC-2": ["unipc-2"],
+    "UniPC-3": ["unipc-3"],
+    "DEIS-2": ["deis-2"],
+    "DEIS-3": ["deis-3"],
+    "AB eps": ["ab2", "ab3"],
+    "AB flow": ["flow-ab2", "flow-ab3"],
+    "exponential AB eps": ["dpm-solver-2m", "dpm-solver-3m"],
+    "exponential AB x0": ["dpmpp-2m", "dpmpp-3m"],
+}
+"""A family as peers name it -> our samplers of that family."""
+DEFAULT = "vab"
+
+Run = Callable[[Problem, int], Tensor | None]
+
+
+def ours() -> Iterator[tuple[str, str, Run]]:
+    """(family, name with grid, run)."""
+    yield "recommended", DEFAULT, partial(by_sampler, sampler(DEFAULT))
+    for family, names in FAMILIES.items():
+        for name in names:
+            for grid in GRIDS:
+                how = sampler(f"{name}-{grid}")
+                if isinstance(how, Sampler):
+                    yield family, f"{name}-{grid}", partial(by_sampler, how)
+
+
+def by_sampler(how: Sampler, problem: Problem, evaluations: int) -> Tensor | None:
+    """The end of a walk with the most steps that cost no more than these evaluations; None if none cost as
+    many, or one less."""
+    asked = evaluations
+    while asked > 0:
+        try:
+            cost = counted(how, asked)
+        except SettingsError:
+            return None
+        if cost <= evaluations:
+            break
+        asked = min(asked - 1, max(1, asked * evaluations // cost + 1))
+    if asked == 0 or cost < evaluations - 1:
+        return None
+    *_, last = how.walk(problem.denoiser, problem.start(), SCHEDULE, asked, streams(problem.starts))
+    return last.x
+
+
+def counted(how: Sampler, steps: int) -> int:
+    """How often a walk of so many steps asks the model."""
+    problem = PROBLEMS["gmm2d"]
+    counts = Counted.of(problem.denoiser, 1)
+    *_, _ = how.walk(counts, problem.start(1), SCHEDULE, steps, streams(1))
+    return counts.counts[0]
+
+
+def streams(n: int) -> Noise:
+    return Noise(tuple(range(n)))
+
+
+def errors(x: Tensor | None, truth: Tensor, std: float) -> tuple[float, float]:
+    """(root mean square, median over pictures) of the error in units of std; infinite for no or a bad end."""
+    if x is None or not bool(x.isfinite().all()):
+        return math.inf, math.inf
+    square = ((x.double() - truth) / std) ** 2
+    return float(square.mean().sqrt()), float(square.mean(1).sqrt().median())
+
+
+def measure(problems: list[str], counts: list[int], peers: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name in problems:
+        problem, truth = PROBLEMS[name], reference(PROBLEMS[name], steps=2000)
+        for who, everyone in (("sfumato", ours), ("peers", everybody)):
+            if who == "peers" and not peers:
+                continue
+            for family, variant, run in everyone():
+                for n in counts:
+                    rms, median = errors(run(problem, n), truth, problem.std)
+                    rows.append({"problem": name, "who": who, "family": family, "variant": variant,
+                                 "evaluations": n, "rms": rms, "median": median})  # fmt: skip
+    return rows
+
+
+def best(rows: list[dict[str, object]], figure: str, **where: object) -> tuple[float, str]:
+    """The least error of the rows where..., and whose it is."""
+    chosen = [r for r in rows if all(r[k] == v for k, v in where.items()) and math.isfinite(float(r[figure]))]  # type: ignore[arg-type]
+    if not chosen:
+        return math.inf, "-"
+    least = min(chosen, key=lambda r: float(r[figure]))  # type: ignore[arg-type]
+    return float(least[figure]), str(least["variant"])  # type: ignore[arg-type]
+
+
+def found(
+    rows: list[dict[str, object]], figure: str, problem: str, n: int, **where: object
+) -> tuple[float, str]:
+    return best(rows, figure, problem=problem, evaluations=n, **where)
+
+
+def report(rows: list[dict[str, object]]) -> None:
+    """Tables in Markdown: for each problem and figure, every family's best grid, peers' beside ours."""
+    counts = sorted({int(str(r["evaluations"])) for r in rows})
+    shown = lambda v: "-" if math.isinf(v) else f"{v:.2g}" if v >= 0.001 else f"{v:.1e}"
+    for name in dict.fromkeys(str(r["problem"]) for r in rows):
+        for figure in ("rms", "median"):
+            print(f"\n### {name}, {figure}\n\n| family | whose | " + " | ".join(map(str, counts)) + " |")
+            print("|---" * (len(counts) + 2) + "|")
+            here = partial(found, rows, figure, name)
+            for family in dict.fromkeys(str(r["family"]) for r in rows):
+                for who in ("peers", "sfumato"):
+                    values = [here(n, family=family, who=who)[0] for n in counts]
+                    if any(map(math.isfinite, values)):
+                        print(f"| {family} | {who} | " + " | ".join(map(shown, values)) + " |")
+            frontier = [here(n, who="peers") for n in counts]
+            print("| **all peers** | | " + " | ".join(f"**{shown(v)}**" for v, _ in frontier) + " |")
+            print("| who | | " + " | ".join(who for _, who in frontier) + " |")
+            ratios = [
+                here(n, family="recommended")[0] / v for n, (v, _) in zip(counts, frontier, strict=True)
+            ]
+            print(f"| {DEFAULT} / all peers | | " + " | ".join(f"{v:.2f}" for v in ratios) + " |")
+    behind = list(worse(rows))
+    print(f"\nOurs behind a peer's same family by more than 5 %: {behind or 'nowhere'}")
+
+
+def worse(rows: list[dict[str, object]]) -> Iterator[tuple[object, ...]]:
+    """Where a family of ours, on its best grid, is more than 5 % worse than the peers' best grid."""
+    keys = dict.fromkeys((r["problem"], r["family"], r["evaluations"]) for r in rows if r["who"] == "peers")
+    for problem, family, n in keys:
+        if family not in FAMILIES:
+            continue
+        for figure in ("rms", "median"):
+            theirs, mine = (
+                best(rows, figure, problem=problem, family=family, evaluations=n, who=who)[0]
+                for who in ("peers", "sfumato")
+            )
+            if mine > 1.05 * theirs:
+                yield problem, family, n, figure, round(mine / theirs, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--counts", default=",".join(map(str, COUNTS)))
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--out", type=Path, help="all rows as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = measure(
+        options.problems.split(","), [int(n) for n in options.counts.split(",")], not options.no_peers
+    )
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1))
+    report(rows)
+
+
+if __name__ == "__main__":
+    main()
