@@ -61,8 +61,9 @@ def _prepare(plan: Sequence[Move], solver: Solver, fresh: Fresh) -> list[_Prepar
             restart = True
         else:
             here, there = Point.of(move.here), Point.of(move.there)
-            legs.append(Leg(here, there, Point(there.alpha, split.kept), restart))
-            restart = False
+            standing = here == there  # Langevin: what was seen before it is not on the trajectory after it
+            legs.append(Leg(here, there, Point(there.alpha, split.kept), restart or standing))
+            restart = standing
     rows = iter(solver.prepare(legs))
     return [
         _Prepared(m, None, 0.0) if split is None else _Prepared(m, next(rows), split.added)
@@ -101,7 +102,8 @@ def walk(
     for i, (move, row, added) in enumerate(prepared):
         first = None
         if move.renoise and noise is not None:
-            x, state = renoise(x, move.here, move.there, noise.normal(x.shape[1:], "renoise", i)), ()
+            z = move.spare * noise.normal(x.shape[1:], "renoise", i).to(x)
+            x, state = renoise(x, move.here, move.there, z), ()
         else:
             first = seen = denoise(x, move.here, seen)
             x, state = solver.step(denoise, first, row, state)

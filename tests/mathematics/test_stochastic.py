@@ -139,7 +139,7 @@ def test_repainting_draws_the_conditional() -> None:
 
     from sfumato.denoiser import Exact
 
-    noise = Noise(tuple(range(3000)))
+    noise = Noise(tuple(range(1000)))
     off = []
     for times in (1, 6):
 

@@ -18,11 +18,15 @@ from sfumato.predictions import Estimate
 
 
 class Move(NamedTuple):
-    """From one level to another: solved (in whichever direction), or renoised (upwards only)."""
+    """From one level to another: solved (in whichever direction), or renoised (upwards only).
+
+    spare: a renoising move's noise, in units of what the forward process adds (EDM's S_noise).
+    """
 
     here: Level
     there: Level
     renoise: bool = False
+    spare: float = 1.0
 
 
 class Point(NamedTuple):

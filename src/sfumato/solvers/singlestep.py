@@ -154,7 +154,8 @@ class Singlestep:
         span = end - start
         # Below the grid's last noisy level only a flow, which is trained all the way down, may be asked.
         ends = leg.kept.sigma == 0 and self.clock != "linear"
-        if self.order == 1 or span == 0 or ends or not math.isfinite(span):
+        still = span == 0 or leg.here == leg.there  # standing moves, of Langevin, are plain
+        if self.order == 1 or still or ends or not math.isfinite(span):
             return Row((), Combination(0.0, ()), leg.kept)
         points = [point_at(start + r * span, self.clock) for r in self.nodes]
         if any(point.sigma <= 0 for point in points):
