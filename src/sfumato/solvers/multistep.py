@@ -115,8 +115,17 @@ class Multistep:
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step from what is seen now and what was seen before, newest first."""
-        ys = (seen(first, self.of), *state)[: self.order] if self.order > 1 else ()
+        ys = self.remember(first, state)
         return stepped(first, row, ys), ys
+
+    @property
+    def remembers(self) -> int:
+        """How many estimates before the present one are averaged."""
+        return self.order - 1
+
+    def remember(self, first: Estimate, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The state after a step from `first`, whoever makes it."""
+        return (seen(first, self.of), *state)[: self.order] if self.order > 1 else ()
 
 
 def histories(legs: Sequence[Leg], order: int) -> list[tuple[Leg, list[Point]]]:

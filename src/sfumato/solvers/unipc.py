@@ -116,6 +116,16 @@ class UniPC:
         moved = stepped(first, row.move, ys)
         return moved, Left(moved, _written(moved), x, ys)
 
+    @property
+    def remembers(self) -> int:
+        """How many estimates before the present one the predictor averages."""
+        return self.p - 1
+
+    def remember(self, first: Estimate, state: tuple[()] | Left) -> Left:
+        """The state after a step from `first` that another solver makes, and that is not to be corrected."""
+        ys = (seen(first, self.of), *(state.seen if isinstance(state, Left) else ()))
+        return Left(first.x, -1, first.x, ys[: self.p])
+
 
 def _written(x: Tensor) -> int:
     """How often a tensor has been written to; tensors of inference mode do not count."""
