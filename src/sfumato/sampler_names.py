@@ -10,9 +10,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "vab": ("recommended", "best"),
-    "ddpm": ("DDPMScheduler",),
     "ddim": ("DDIMScheduler", "dpm-solver-1", "dpmpp-1"),
+    "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler"),
+    "ddpm": ("DDPMScheduler",),
+    "euler-a": ("Euler a", "EulerAncestralDiscreteScheduler"),
+    "lcm": ("LCMScheduler", "consistency", "CMStochasticIterativeScheduler"),
     "dpmpp-2m": (
         "DPM++ 2M",
         "DPMSolverMultistepScheduler",
@@ -26,9 +28,21 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "CosineDPMSolverMultistepScheduler",
         "sde-dpmsolver++",
     ),
-    "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler"),
-    "euler-a": ("Euler a", "EulerAncestralDiscreteScheduler"),
+    "dpmpp-3m-sde": ("DPM++ 3M SDE",),
+    "unipc": ("UniPCMultistepScheduler", "uni_pc", "uni_pc_bh2", "unipc-2"),
+    "dpm-solver-2m": ("dpmsolver", "deis-2"),
+    "deis": ("DEISMultistepScheduler", "dpm-solver-3m", "deis-3"),
+    "lms": ("LMSDiscreteScheduler",),
+    "plms": ("IPNDMScheduler", "ipndm"),
     "heun": ("HeunDiscreteScheduler",),
+    "dpm2": ("KDPM2DiscreteScheduler", "dpm_2"),
+    "dpm-solver-3": ("DPM fast",),
+    "dpmpp-2s": ("DPMSolverSinglestepScheduler",),
+    "dpm2-a": ("DPM2 a", "dpm_2_ancestral", "KDPM2AncestralDiscreteScheduler"),
+    "dpmpp-2s-a": ("DPM++ 2S a", "dpmpp_2s_ancestral"),
+    "dpmpp-sde": ("DPM++ SDE", "DPMSolverSDEScheduler"),
+    "dpm-adaptive": ("DPM adaptive", "dpm-solver-23"),
+    "dpm-adaptive-12": ("dpm-solver-12",),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler",),
     "flow-heun": ("FlowMatchHeunDiscreteScheduler",),
 }

@@ -25,10 +25,11 @@ from sfumato.sampler_names import nearest, split
 from sfumato.sampling import After, Counted, Solver, Step, prior, walk
 from sfumato.schedules import Linear, Schedule
 from sfumato.solvers import adaptive
-from sfumato.solvers.fresh import Ancestral, Fresh, LargeVariance, LearnedVariance, Ode, Sde
+from sfumato.solvers.fresh import Ancestral, Anew, Fresh, LargeVariance, LearnedVariance, Ode, Sde
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
-from sfumato.solvers.singlestep import Heun
+from sfumato.solvers.singlestep import Heun, Singlestep
+from sfumato.solvers.unipc import UniPC
 
 
 @runtime_checkable
@@ -163,36 +164,55 @@ class Known(NamedTuple):
     good_for: str
 
 
+ONE, EVEN = Multistep(order=1), plans.log_snr
+
 KNOWN: Mapping[str, Known] = {
-    "vab": Known(
-        Sampler(Multistep("v", "bounded", 3), grid=plans.bounded),
-        "the recommended one: the most exact at any number of steps",
-    ),
-    "ddim": Known(Sampler(Multistep(order=1)), "one seed, one picture; the plain move, for comparison"),
-    "ddpm": Known(Sampler(Multistep(order=1), Ancestral()), "the original; best from a hundred steps up"),
-    "ddpm-large": Known(
-        Sampler(Multistep(order=1), LargeVariance()), "the original with beta, for a thousand steps"
-    ),
-    "ddpm-learned": Known(
-        Sampler(Multistep(order=1), LearnedVariance()), "models with a learned variance; from 25 steps up"
-    ),
-    "dpmpp-2m": Known(Sampler(Multistep("x0", "log_snr", 2), grid=plans.log_snr), "10 to 50 steps, guided"),
-    "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=plans.log_snr), "20 to 100 steps"),
-    "dpmpp-2m-sde": Known(
-        Sampler(Multistep("x0", "log_snr", 2), Sde(), plans.log_snr), "stochastic, from 20 steps"
-    ),
-    "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference: safe from 20 steps up"),
-    "euler": Known(Sampler(Multistep(order=1), grid=plans.karras), "DDIM on k-diffusion's grid"),
-    "euler-a": Known(
-        Sampler(Multistep(order=1), Ancestral(), plans.karras), "DDPM on k-diffusion's grid: varied pictures"
-    ),
+    # one look a step
+    "ddim": Known(Sampler(ONE), "one seed, one picture; the plain move, for comparison"),
+    "euler": Known(Sampler(ONE, grid=plans.karras), "the same on k-diffusion's grid"),
+    "ddpm": Known(Sampler(ONE, Ancestral()), "the original; from a hundred steps up"),
+    "ddpm-large": Known(Sampler(ONE, LargeVariance()), "the original with beta; for a thousand steps"),
+    "ddpm-learned": Known(Sampler(ONE, LearnedVariance()), "models with a learned variance; from 25 up"),
+    "euler-a": Known(Sampler(ONE, Ancestral(), plans.karras), "varied pictures, on k-diffusion's grid"),
+    "lcm": Known(Sampler(ONE, Anew()), "consistency models, 1 to 8 steps"),
+    # what was seen before, averaged
+    "dpmpp-2m": Known(Sampler(Multistep("x0", "log_snr", 2), grid=EVEN), "10 to 50 steps, strong guidance"),
+    "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=EVEN), "20 to 100 steps"),
+    "dpmpp-2m-sde": Known(Sampler(Multistep("x0", "log_snr", 2), Sde(), EVEN), "stochastic, from 20 steps"),
+    "dpmpp-3m-sde": Known(Sampler(Multistep("x0", "log_snr", 3), Sde(), EVEN), "stochastic, from 50 steps"),
+    "unipc": Known(Sampler(UniPC(2), grid=EVEN), "10 to 50 steps: looks back at each move"),
+    "unipc-1": Known(Sampler(UniPC(1), grid=EVEN), "the same, of lower order"),
+    "unipc-3": Known(Sampler(UniPC(3), grid=EVEN), "the same, from 25 steps, little guidance"),
+    "unipc-4": Known(Sampler(UniPC(4), grid=EVEN), "the same, for fine grids"),
+    "v-ab2": Known(Sampler(Multistep("v", "log_snr", 2), grid=EVEN), "5 to 10 steps"),
+    "v-ab3": Known(Sampler(Multistep("v", "log_snr", 3), grid=EVEN), "5 to 25 steps"),
+    "dpm-solver-2m": Known(Sampler(Multistep("eps", "log_snr", 2), grid=EVEN), "10 to 50, no guidance"),
+    "deis": Known(Sampler(Multistep("eps", "log_snr", 3), grid=EVEN), "10 to 50, no guidance"),
+    "deis-tab": Known(Sampler(Multistep("eps", "time", 3), grid=plans.trailing), "DEIS as first published"),
+    "lms": Known(Sampler(Multistep("eps", "ratio", 4), grid=EVEN), "from 50 steps up, very exact"),
+    "plms": Known(Sampler(Multistep("eps", "index", 4)), "what older models' pages were made with"),
+    # further looks within the step
+    "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference, from 20 steps up"),
+    "dpm2": Known(Sampler(Singlestep("eps", 2), grid=plans.karras), "a reference, from 20 steps up"),
+    "dpm-solver-2": Known(Sampler(Singlestep("eps", 2), grid=EVEN), "10 steps up, no guidance"),
+    "dpm-solver-3": Known(Sampler(Singlestep("eps", 3), grid=EVEN), "5 steps up, no guidance"),
+    "dpmpp-2s": Known(Sampler(Singlestep("x0", 2), grid=EVEN), "5 steps up, strong guidance"),
+    "dpmpp-3s": Known(Sampler(Singlestep("x0", 3), grid=EVEN), "5 steps up, exact"),
+    "dpm2-a": Known(Sampler(Singlestep("eps", 2), Ancestral(), plans.karras), "stochastic, from 50 steps"),
+    "dpmpp-2s-a": Known(Sampler(Singlestep("x0", 2), Ancestral(), plans.karras), "stochastic, from 10 steps"),
+    "dpmpp-sde": Known(Sampler(Singlestep("x0", 2), Sde(), plans.karras), "stochastic, from 10 steps"),
+    # as many steps as it takes
     "dpm-adaptive": Known(Adaptive(), "an error to keep instead of a number of steps"),
     "dpm-adaptive-12": Known(Adaptive(adaptive.Pair(order=2)), "the same, of lower order"),
+    # straight paths
     "flow-euler": Known(
-        Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows in few steps"
+        Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows, few steps"
+    ),
+    "flow-ab2": Known(Sampler(Multistep("flow", "linear", 2), grid=plans.uniform), "flows, from 10 steps up"),
+    "flow-midpoint": Known(
+        Sampler(Singlestep("flow", 2, clock="linear"), grid=plans.uniform), "flows, two looks a step"
     ),
     "flow-heun": Known(Sampler(Heun("flow"), grid=plans.uniform), "flows, two looks a step"),
-    "flow-ab2": Known(Sampler(Multistep("flow", "linear", 2), grid=plans.uniform), "flows, from 10 steps up"),
 }
 """The bases, by name."""
 
