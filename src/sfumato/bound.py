@@ -61,6 +61,14 @@ def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_varianc
     return (torch.expm1(d) - d + (mean1 - mean2) ** 2 * torch.exp(-log_variance2)) / 2
 
 
+def log_ndtr(z: Tensor) -> Tensor:
+    """log of the standard normal's distribution function, with a gradient that stays right in the lower tail:
+    that of torch.special.log_ndtr is a difference of z^2/2 and itself, lost from z = -1000 in float32."""
+    low, high = z.clamp(max=-1.0), z.clamp(min=-1.0)
+    tail = torch.log(torch.special.erfcx(-low / math.sqrt(2)) / 2) - low**2 / 2
+    return torch.where(z < -1, tail, torch.log1p(-torch.special.erfc(high / math.sqrt(2)) / 2))
+
+
 def discretised_gaussian_log_likelihood(x0: Tensor, mean: Tensor, std: Tensor, bins: Bins = BYTES) -> Tensor:
     """log of the probability that N(mean, std^2), rounded to the nearest of the bins' values, is x0's.
 
@@ -75,10 +83,10 @@ def discretised_gaussian_log_likelihood(x0: Tensor, mean: Tensor, std: Tensor, b
     upper = (bins.low + (place + 0.5) * bins.width - mean) / std
     below = lower + upper < 0
     a, b = torch.where(below, lower, -upper), torch.where(below, upper, -lower)
-    log_b = torch.special.log_ndtr(b)
-    ratio = (torch.special.log_ndtr(a) - log_b).clamp(max=-1e-30)  # so that no gradient is infinite
+    log_b = log_ndtr(b)
+    ratio = (log_ndtr(a) - log_b).clamp(max=-1e-30)  # so that no gradient is infinite
     inside = log_b + torch.log(-torch.expm1(ratio))
-    first, last = torch.special.log_ndtr(upper), torch.special.log_ndtr(-lower)
+    first, last = log_ndtr(upper), log_ndtr(-lower)
     return torch.where(place <= 0, first, torch.where(place >= bins.count - 1, last, inside))
 
 

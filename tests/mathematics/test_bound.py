@@ -15,6 +15,7 @@ from sfumato.bound import (
     direct_nll,
     discretised_gaussian_log_likelihood,
     gaussian_kl,
+    log_ndtr,
     prior_kl,
     rate,
     reverse_log_variance,
@@ -85,6 +86,12 @@ def test_far_tails_are_right_and_have_gradients() -> None:
     torch.testing.assert_close(log, mills, rtol=1e-12, atol=0)
     (gradient,) = torch.autograd.grad(log.sum(), mean)
     torch.testing.assert_close(gradient, torch.tensor([1.0, -1.0]).double() * z / std, rtol=1e-3, atol=0)
+    for dtype, rtol in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        far = torch.tensor([-1e8, -3e3, -30.0, -1.0, 0.0, 3.0], dtype=dtype, requires_grad=True)
+        torch.testing.assert_close(log_ndtr(far), torch.special.log_ndtr(far), rtol=rtol, atol=0)
+        (slope,) = torch.autograd.grad(log_ndtr(far).sum(), far)
+        exact = math.sqrt(2 / math.pi) / torch.special.erfcx(-far.double() / math.sqrt(2))
+        torch.testing.assert_close(slope.double(), exact.detach(), rtol=rtol, atol=0)
     ends = torch.tensor([-1.0, 1.0, 0.9999999], dtype=torch.float64)  # the last is rounded to its bin
     far = discretised_gaussian_log_likelihood(ends, torch.tensor([-9.0, 9.0, 9.0]).double(), std)
     assert far.tolist() == [0.0, 0.0, 0.0]

@@ -52,7 +52,9 @@ def train(
         None, help="Share of the variational bound, for --learned-variance.", rich_help_panel=_LOSS
     ),
     levels: str = typer.Option(
-        "stratified", help="stratified, uniform, logit-normal or log-normal-sigma.", rich_help_panel=_LOSS
+        "stratified",
+        help="stratified, uniform, logit-normal, log-normal-sigma, importance or fitted.",
+        rich_help_panel=_LOSS,
     ),
     drop: float = typer.Option(0.1, help="How often a class is hidden, for guidance.", rich_help_panel=_LOSS),
     batch: int | None = typer.Option(None, help="Pictures in one step.", rich_help_panel=_STEP),

@@ -42,6 +42,11 @@ class Weighed(Protocol):
 
     def weights(self, schedule: Schedule, level: Level) -> Tensor: ...
 
+    @property
+    def even(self) -> Where:
+        """What it stands for, and what held-out pictures are looked at with."""
+        ...
+
 
 def at_share(schedule: Schedule, u: Tensor) -> Level:
     """The level at the quantile u in [0, 1) of a uniform choice: a node of a table, any time of a curve."""
@@ -89,9 +94,13 @@ class Stratified:
     """
 
     def __call__(self, schedule: Schedule, positions: Sequence[int], seed: int) -> Level:
+        return at_share(schedule, self.shares(positions, seed))
+
+    def shares(self, positions: Sequence[int], seed: int) -> Tensor:
+        """The quantiles in [0, 1), (B,), float64."""
         shift = 2 * key_of(seed, "stratified levels")
         places = [((shift + _GOLDEN * p) % 2**64 >> 11) / 2**53 for p in positions]
-        return at_share(schedule, torch.tensor(places, dtype=torch.float64))
+        return torch.tensor(places, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sfumato.errors import SettingsError
 from sfumato.schedules import Schedule
 from sfumato.tables import Table
+from sfumato.training.adaptive import Adaptive, MeanLoss, SecondMoment
 from sfumato.training.levels import LogitNormal, LogNormalSigma, Stratified, Uniform, Where
 from sfumato.training.weights import (
     CLEAN_LOSS,
@@ -23,9 +24,9 @@ from sfumato.training.weights import (
 WEIGHTS = (
     "simple", "x0", "v", "flow", "min-snr", "p2", "sigmoid", "edm", "inverse-variance", "ddpm", "bound",
 )  # fmt: skip
-LEVELS = ("stratified", "uniform", "logit-normal", "log-normal-sigma")
-EVEN = ("stratified", "uniform")
-"""Those that the variational bound can be trained with: every time counts alike."""
+LEVELS = ("stratified", "uniform", "logit-normal", "log-normal-sigma", "importance", "fitted")
+EVEN = ("stratified", "uniform", "importance", "fitted")
+"""Those that the variational bound can be trained with: every time counts alike, whatever is drawn."""
 
 
 def weight_named(
@@ -55,10 +56,16 @@ def weight_named(
 
 def where_named(name: str) -> Where:
     """The distribution of training levels of this name."""
-    named: dict[str, Where] = {
-        "uniform": Uniform(),
-        "stratified": Stratified(),
-        "logit-normal": LogitNormal(),
-        "log-normal-sigma": LogNormalSigma(),
-    }
-    return named[name]
+    match name:
+        case "uniform":
+            return Uniform()
+        case "logit-normal":
+            return LogitNormal()
+        case "log-normal-sigma":
+            return LogNormalSigma()
+        case "importance":
+            return Adaptive(SecondMoment)
+        case "fitted":
+            return Adaptive(MeanLoss)
+        case _:
+            return Stratified()

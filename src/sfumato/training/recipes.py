@@ -21,6 +21,8 @@ from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.recorded_schedules import make_schedule
 from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
+from sfumato.training.companion import Companion
+from sfumato.training.learned_schedule import LearnedSchedule
 from sfumato.training.objectives import Objective
 from sfumato.training.settings import TrainSettings
 
@@ -83,6 +85,10 @@ class RunSettings:
             raise SettingsError("--bound teaches a learned variance alone: add --learned-variance")
         if self.schedule == "learned" and train.weight != "bound":
             raise SettingsError(f"--schedule learned is trained by --weight bound, not {train.weight}")
+        if self.schedule == "learned" and train.levels not in ("stratified", "uniform"):
+            raise SettingsError(
+                f"--schedule learned decides itself where to train: leave out --levels {train.levels}"
+            )
         if self.schedule in ("flow", "cosine-continuous") and train.weight == "bound":
             raise SettingsError(
                 f"--schedule {self.schedule} has no bound, because it begins in clean data: choose "
@@ -150,6 +156,12 @@ class RunSettings:
             ),
             data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
         )
+
+    def companions(self, card: Card) -> tuple[Companion, ...]:
+        """What learns beside the model of this card: a learned schedule."""
+        image = card.image
+        bins = Bins(2**image.bits, image.low, image.high)
+        return (LearnedSchedule(bins),) if self.schedule == "learned" else ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the reasons."""

@@ -26,6 +26,7 @@ from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
 from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
+from sfumato.recorded_schedules import describe_schedule, schedule_hash
 from sfumato.run_folder import save
 from sfumato.runs import Run
 from sfumato.training.crew import ALONE, Crew
@@ -101,6 +102,7 @@ class FolderRun:
             crew=crew,
             stop=stop,
             objective=settings.objective(self.card),
+            companions=settings.companions(self.card),
         )
         self._sampled_at, self._sample_cost = time.monotonic(), 0.0
 
@@ -144,8 +146,10 @@ class FolderRun:
     def export(self) -> Card:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""
         c, state = self.training.counters, self.training.state
-        train = self.settings.train
+        train, schedule = self.settings.train, self.training.model.schedule
         card = self.card.but(
+            schedule=describe_schedule(schedule),
+            schedule_hash=schedule_hash(schedule),
             weights=WeightsSettings(kind="ema", horizon=state.ema.horizon),
             training=TrainingSettings(
                 images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed

@@ -301,6 +301,9 @@ def fit(
     habits: Habits = Habits(),  # noqa: B008 (frozen)
     crew: Crew = ALONE,
     stop: Callable[[], bool] = lambda: False,
+    objective: Objective | None = None,
+    where: Where | None = None,
+    companions: Sequence[Companion] = (),
 ) -> Iterator[TrainStep]:
     """Trains `model` in place: `for step in fit(model, batches, TrainSettings(steps=1000)):
     print(step.loss)`.
@@ -308,7 +311,18 @@ def fit(
     As `Training(...).steps()`; afterwards the model has its averaged weights.
     """
     training = Training(
-        model, stream, settings, null=null, held=held, vault=vault, habits=habits, crew=crew, stop=stop
+        model,
+        stream,
+        settings,
+        null=null,
+        held=held,
+        vault=vault,
+        habits=habits,
+        crew=crew,
+        stop=stop,
+        objective=objective,
+        where=where,
+        companions=companions,
     )
     yield from training.steps()
     training.state.weights.vector.copy_(training.state.average)

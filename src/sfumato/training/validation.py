@@ -12,7 +12,7 @@ from sfumato.level import Level
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.training.lesson import Lesson
-from sfumato.training.levels import Where
+from sfumato.training.levels import Weighed, Where
 
 BUCKETS = 8
 _DRAWS = 4096
@@ -30,7 +30,8 @@ class Validation:
 
 def buckets(model: Model, where: Where, seed: int, count: int = BUCKETS) -> Level:
     """(count,) levels: the quantiles (i + 1/2) / count of the training levels, from clean to noisy."""
-    level = where(model.schedule, range(_DRAWS), seed)
+    steady = where.even if isinstance(where, Weighed) else where
+    level = steady(model.schedule, range(_DRAWS), seed)
     order = torch.argsort(level.angle)
     at = order[[int((i + 0.5) * _DRAWS / count) for i in range(count)]]
     return Level(level.alpha[at], level.sigma[at])
