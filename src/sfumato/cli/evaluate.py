@@ -59,6 +59,7 @@ def evaluate(
     """Measure how good a model is: likelihood, and the rate-distortion curve of the code that it is."""
     from sfumato.errors import SettingsError
     from sfumato.evaluation import likelihood, report
+    from sfumato.evaluation.dormand_prince import DormandPrince
     from sfumato.evaluation.pictures import choose
     from sfumato.runs import load
 
@@ -68,6 +69,7 @@ def evaluate(
         )
     if flow not in FLOWS:
         raise SettingsError(f"--flow is one of {', '.join(FLOWS)}, not {flow!r}")
+    DormandPrince(tolerance)  # a mistake is told before any work is done
     opened = load(run, device, weights)
     process = likelihood.process_of(opened, steps, _variance(variance), _terms(terms))
     with _telling("reading pictures") as told:
