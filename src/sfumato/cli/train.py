@@ -48,6 +48,9 @@ def train(
     huber: float = typer.Option(
         0.0, help="Pseudo-Huber loss with this c in place of squares; 0: squares.", rich_help_panel=_LOSS
     ),
+    adversarial: float = typer.Option(
+        0.0, help="Share of a discriminator's judgement of patches.", rich_help_panel=_LOSS
+    ),
     bound: float | None = typer.Option(
         None, help="Share of the variational bound, for --learned-variance.", rich_help_panel=_LOSS
     ),
@@ -170,8 +173,8 @@ def train(
             pictures, device=where.type, model=model, dropout=dropout,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
             schedule=schedule, prediction=prediction, learned_variance=learned_variance,
-            self_conditioning=self_conditioning, flip=flip, brightness=brightness, contrast=contrast,
-            saturation=saturation, balance=balance,
+            self_conditioning=self_conditioning, adversarial=adversarial, flip=flip, brightness=brightness,
+            contrast=contrast, saturation=saturation, balance=balance,
         )  # fmt: skip
         show.begin(pictures, settings)
         ran = train_run(

@@ -62,3 +62,12 @@ def companions_in(objective: Objective) -> tuple[Companion, ...]:
     """The terms of an objective that learn themselves."""
     parts = [part for _, part in objective.parts] if isinstance(objective, Sum) else [objective]
     return tuple(part for part in parts if isinstance(part, Companion))
+
+
+def settled(objective: Objective) -> Objective:
+    """The objective without its terms that learn themselves, by which held-out pictures are judged; all of it
+    where there is no other term."""
+    if not isinstance(objective, Sum):
+        return objective
+    still = tuple(part for part in objective.parts if not isinstance(part[1], Companion))
+    return Sum(still) if still and len(still) < len(objective.parts) else objective

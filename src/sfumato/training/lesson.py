@@ -15,7 +15,7 @@ from sfumato.level import Level
 from sfumato.model import Model
 from sfumato.noise import Noise, streams
 from sfumato.predictions import Estimate
-from sfumato.training.companion import Companion
+from sfumato.training.companion import Companion, settled
 from sfumato.training.levels import Weighed, Where
 from sfumato.training.objectives import Objective, Trial
 
@@ -69,25 +69,27 @@ class Lesson:
             chance = Noise.of(self.seed, "self-conditioning", places=positions).uniform((), "shown")
             shown = chance < 0.5
         with streams(Noise.of(self.seed, "dropout", places=positions)):
-            return self._judge(images, eps, level, told, shown)
+            trial = self._ask(images, eps, level, told, shown)
+        return trial, self.objective(trial)
 
     def judge(self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None) -> Tensor:
-        """The loss of each sample at these levels with this noise, (B,). A self-conditioned model is shown
-        its own estimate, as it is when it samples."""
+        """The loss of each sample at these levels with this noise, (B,), for held-out pictures: without terms
+        that move while they measure. A self-conditioned model is shown its own estimate, as it is when it
+        samples."""
         shown = torch.ones(len(images), dtype=torch.bool) if self.model.self_conditioned else None
-        return self._judge(images, eps, level, classes, shown)[1]
+        trial = self._ask(images, eps, level, classes, shown)
+        return settled(self.objective)(trial)
 
-    def _judge(
+    def _ask(
         self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None, shown: Tensor | None
-    ) -> tuple[Trial, Tensor]:
+    ) -> Trial:
         x0, eps = images.to(self.device), eps.to(self.device)
         cond: dict[str, Condition] = {} if classes is None else {"classes": classes.to(self.device)}
         x = noised(x0, eps, level)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             seen = None if shown is None else self._guess(x, level, cond, shown)
             estimate = self.model(x, level, seen, **cond)
-        trial = Trial(x0, eps, level, estimate, self.model.schedule)
-        return trial, self.objective(trial)
+        return Trial(x0, eps, level, estimate, self.model.schedule)
 
     def _guess(self, x: Tensor, level: Level, cond: dict[str, Condition], shown: Tensor) -> Estimate:
         """What the model says of the rows that are `shown` it, without gradient; 0 for the others, as for a

@@ -17,13 +17,16 @@ from sfumato.errors import SettingsError
 from sfumato.learned import Learned
 from sfumato.model import Label, LogSigma, Steps
 from sfumato.networks import SIZES, preset
+from sfumato.networks.patches import PatchDiscriminator
+from sfumato.noise import seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.recorded_schedules import make_schedule
 from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
+from sfumato.training.adversarial import Adversarial
 from sfumato.training.companion import Companion
 from sfumato.training.learned_schedule import LearnedSchedule
-from sfumato.training.objectives import Objective
+from sfumato.training.objectives import Objective, Sum
 from sfumato.training.settings import TrainSettings
 
 TABLES = ("cosine", "linear", "scaled-linear")
@@ -46,6 +49,7 @@ class RunSettings:
     prediction: str = "v"
     learned_variance: bool = False
     self_conditioning: bool = False
+    adversarial: float | int = 0.0
     dropout: float = 0.0
     flip: bool = False
     brightness: float = 0.0
@@ -76,6 +80,8 @@ class RunSettings:
             )
         if self.learned_variance and not train.bound and train.weight != "bound":
             raise SettingsError("--learned-variance is taught by the bound: --bound 0.001, or --weight bound")
+        if not self.adversarial >= 0 or (self.adversarial and train.weight == "bound"):
+            raise SettingsError("--adversarial is a share of 0 or more, beside any --weight but bound")
         if self.self_conditioning and self.prediction == "epsilon":
             raise SettingsError(
                 "--self-conditioning shows the model its x0, which epsilon cannot tell near pure noise: "
@@ -125,7 +131,13 @@ class RunSettings:
         """The loss of this run on the pictures of its card."""
         image = card.image
         bins = Bins(2**image.bits, image.low, image.high)
-        return self.train.objective(make_schedule(card.schedule), bins)
+        loss = self.train.objective(make_schedule(card.schedule), bins)
+        if not self.adversarial:
+            return loss
+        with seeded(self.train.seed, "discriminator"):
+            judge = PatchDiscriminator(image.channels, (image.height, image.width))
+        whole = loss if isinstance(loss, Sum) else Sum(((1.0, loss),))
+        return whole + float(self.adversarial) * Adversarial(judge)
 
     def card(self, data: DataSet) -> Card:
         """The card of this run's model on this data."""
