@@ -1,6 +1,7 @@
 """One process of several: trains its share, rank 0 writes what came out.
 
-Arguments: FOLDER STEPS ACCUMULATE APART.
+Arguments: FOLDER STEPS ACCUMULATE APART BESIDE. With BESIDE levels are drawn by importance and a
+discriminator learns beside the model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import make_batches, make_data, make_model
 from sfumato.files import Checkpoints, write_tensors
+from sfumato.networks.patches import PatchDiscriminator
+from sfumato.noise import seeded
+from sfumato.training.adversarial import Adversarial
 from sfumato.training.crew import joined
+from sfumato.training.objectives import Denoising
 from sfumato.training.settings import Habits, TrainSettings
 from sfumato.training.trainer import Training
 from sfumato.training.validation import HeldOut
@@ -25,9 +30,17 @@ from sfumato.training.vault import Disk
 SETTINGS = TrainSettings(batch=9, lr=2e-3, warmup=2, validate=4, steps=12, averages=0)
 
 
-def main(folder: Path, steps: int, accumulate: int, seed: int) -> None:
+def judge() -> Adversarial:
+    """A small discriminator, felt from the fourth step on."""
+    with seeded(0, "discriminator"):
+        return Adversarial(PatchDiscriminator(1, (8, 8), width=8), ramp=4)
+
+
+def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool) -> None:
     torch.set_num_threads(1)
     settings = replace(SETTINGS, steps=steps, accumulate=accumulate)
+    if beside:
+        settings = replace(settings, levels="importance")
     with joined("cpu", 60.0) as crew:
         model = make_model()
         if crew.rank and seed:
@@ -42,6 +55,7 @@ def main(folder: Path, steps: int, accumulate: int, seed: int) -> None:
             vault=Disk(Checkpoints(folder / "checkpoints"), settings, "toy", crew.leads),
             habits=Habits(workers=0, save_every=5),
             crew=crew,
+            objective=Denoising() + 0.3 * judge() if beside else None,
         )
         taken = list(training.steps())
         if crew.leads:
@@ -52,4 +66,4 @@ def main(folder: Path, steps: int, accumulate: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "1")

@@ -13,19 +13,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from crew_member import judge
 
 from sfumato.data.batches import Batches
 from sfumato.errors import SettingsError
 from sfumato.files import Checkpoints, read_tensors
 from sfumato.model import Model
 from sfumato.training.crew import Crew, joined
+from sfumato.training.objectives import Denoising
 from sfumato.training.settings import TrainSettings
 from sfumato.training.trainer import Training
 
 SETTINGS = TrainSettings(batch=9, lr=2e-3, warmup=2, steps=12, averages=0)
 
 
-def run_two(folder: Path, steps: int = 12, accumulate: int = 1, seed: int = 0) -> list[tuple[int, str]]:
+def run_two(
+    folder: Path, steps: int = 12, accumulate: int = 1, seed: int = 0, beside: bool = False
+) -> list[tuple[int, str]]:
     """Two processes on the loopback; exit code and standard error of each."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -37,7 +41,8 @@ def run_two(folder: Path, steps: int = 12, accumulate: int = 1, seed: int = 0) -
             "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "USE_LIBUV": "0",
         }  # fmt: skip
-        arguments = [sys.executable, str(member), str(folder), str(steps), str(accumulate), str(seed)]
+        said = [str(steps), str(accumulate), str(seed), str(int(beside))]
+        arguments = [sys.executable, str(member), str(folder), *said]
         processes.append(subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True))
     ended = [(p.communicate(timeout=120)[1], p.returncode) for p in processes]
     return [(code, errors) for errors, code in ended]
@@ -62,6 +67,29 @@ def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batc
         last = Checkpoints(folder / "checkpoints").latest()
         assert last is not None
         assert last.step == 12
+
+
+@pytest.mark.slow
+def test_what_learns_beside_is_the_same_on_two_processes(
+    model: Callable[..., Model], batches: Batches, tmp_path: Path
+) -> None:
+    """150 steps: the history of losses decides the levels from about the 120th on."""
+    settings = replace(SETTINGS, steps=150, levels="importance")
+    alone = Training(model(), batches, settings, null=3, objective=Denoising() + 0.3 * judge())
+    losses = [s.loss for s in alone.steps()]
+    for code, errors in run_two(tmp_path, steps=150, beside=True):
+        assert code == 0, errors
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["losses"] == pytest.approx(losses, rel=1e-3)
+    last = Checkpoints(tmp_path / "checkpoints").latest()
+    assert last is not None
+    kept = Checkpoints(tmp_path / "checkpoints").load(last)[0]
+    mine = alone.state.tensors()
+    assert torch.equal(kept["levels"]["count"], mine["levels"]["count"])
+    torch.testing.assert_close(kept["levels"]["kept"], mine["levels"]["kept"], rtol=1e-2, atol=1e-4)
+    for name, value in mine["discriminator"].items():
+        if name.startswith("weights/"):
+            torch.testing.assert_close(kept["discriminator"][name], value, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.slow

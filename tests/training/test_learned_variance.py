@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,20 @@ def test_a_run_with_a_learned_variance(data: DataSet, tmp_path: Path) -> None:
     told = read_json(tmp_path / "run" / "scheduler" / "scheduler_config.json")
     assert isinstance(told, dict)
     assert told["variance_type"] == "learned_range"
+
+
+def test_diffusers_opens_such_a_run(data: DataSet, tmp_path: Path) -> None:
+    from diffusers import DDPMPipeline
+
+    plain = replace(data, labels=None, label_names=())
+    card = pixels(plain, model="tiny", learned_variance=True, train={"steps": 1}).card(plain)
+    save(tmp_path / "run", build(card), card)
+    theirs = DDPMPipeline.from_pretrained(tmp_path / "run")
+    theirs.set_progress_bar_config(disable=True)
+    assert theirs.scheduler.config.variance_type == "learned_range"
+    gen = torch.Generator().manual_seed(0)
+    pictures = theirs(batch_size=2, num_inference_steps=3, generator=gen, output_type="np").images
+    assert pictures.shape == (2, 8, 8, 1)
 
 
 def test_a_variance_that_no_one_learned_is_not_used(data: DataSet, tmp_path: Path) -> None:
