@@ -1,14 +1,14 @@
 """How far samplers end from the exact solution, by the number of evaluations they are allowed: ours and those
 of other libraries, each on its best grid, on three mixtures with exact denoisers under DDPM's schedule.
 
-    python benchmarks/accuracy.py                 # all three problems: about 25 minutes of one core
+    python benchmarks/accuracy.py                 # all three problems: about half an hour of one core
     python benchmarks/accuracy.py --problems gmm2d --counts 5,10 --out /tmp/accuracy.json
     python benchmarks/accuracy.py --no-peers      # ours alone: 3 minutes
 
 The error of a picture is its root mean square distance from the exact end of the probability flow, in units
 of the data's standard deviation; a sampler is judged by its root mean square over pictures, which the few
-that change mode decide, and by the median, which they do not. A family's figure is that of its best grid at that
-count, chosen with hindsight; `vab`, what Sfumato recommends, has one grid and one order for all counts. Peers
+that change mode decide, and by the median, which they do not. A family's figure is that of its best grid at
+that count, chosen with hindsight; `vab`, what Sfumato recommends, has one grid and one order for all. Peers
 that are not installed are left out (diffusers; k-diffusion and azula install with --no-deps).
 """
 
@@ -29,30 +29,37 @@ from torch import Tensor
 
 from sfumato.errors import SettingsError
 from sfumato.noise import Noise
-from sfumato.samplers import GRIDS, Sampler, sampler
-from sfumato.sampling import Counted
+from sfumato.samplers import GRIDS, SAMPLERS, Sampler, sampler
+from sfumato.sampling import Counted, Solver
+from sfumato.solvers.multistep import Multistep
+
+
+def named(*names: str) -> dict[str, Solver]:
+    """The solvers of these samplers."""
+    return {name: SAMPLERS[name].solver for name in names}
+
 
 COUNTS = (5, 8, 10, 15, 20, 25, 50, 100)
-FAMILIES = {
-    "DDIM": ["ddim"],
-    "PLMS": ["plms", "pndm"],
-    "LMS": ["lms"],
-    "Heun": ["heun"],
-    "DPM2": ["dpm2"],
-    "DPM-Solver M": ["dpm-solver-2m", "dpm-solver-3m"],
-    "DPM-Solver-fast": ["dpm-solver-2s", "dpm-solver-3s"],
-    "DPM++ 2M": ["dpmpp-2m"],
-    "DPM++ 3M": ["dpmpp-3m"],
-    "DPM++ 2S": ["dpmpp-2s"],
-    "DPM++ 3S": ["dpmpp-3s"],
-    "UniPC-2": ["unipc-2"],
-    "UniPC-3": ["unipc-3"],
-    "DEIS-2": ["deis-2"],
-    "DEIS-3": ["deis-3"],
-    "AB eps": ["ab2", "ab3"],
-    "AB flow": ["flow-ab2", "flow-ab3"],
-    "exponential AB eps": ["dpm-solver-2m", "dpm-solver-3m"],
-    "exponential AB x0": ["dpmpp-2m", "dpmpp-3m"],
+FAMILIES: dict[str, dict[str, Solver]] = {
+    "DDIM": {"ddim": Multistep(order=1)},
+    "PLMS": named("plms", "pndm"),
+    "LMS": named("lms"),
+    "Heun": named("heun"),
+    "DPM2": named("dpm2"),
+    "DPM-Solver M": named("dpm-solver-2m") | {"dpm-solver-3m": Multistep("eps", "log_snr", 3)},
+    "DPM-Solver-fast": named("dpm-solver-2", "dpm-solver-3"),
+    "DPM++ 2M": named("dpmpp-2m"),
+    "DPM++ 3M": named("dpmpp-3m"),
+    "DPM++ 2S": named("dpmpp-2s"),
+    "DPM++ 3S": named("dpmpp-3s"),
+    "UniPC-2": named("unipc"),
+    "UniPC-3": named("unipc-3"),
+    "DEIS-2": named("dpm-solver-2m") | {"deis-tab-2": Multistep("eps", "time", 2)},
+    "DEIS-3": named("deis", "deis-tab"),
+    "AB eps": {f"ab{k}": Multistep("eps", "ratio", k) for k in (2, 3)},
+    "AB flow": {f"flow-ab{k}": Multistep("flow", "linear", k) for k in (2, 3)},
+    "exponential AB eps": {f"eab{k}": Multistep("eps", "log_snr", k) for k in (2, 3)},
+    "exponential AB x0": named("dpmpp-2m", "dpmpp-3m"),
 }
 """A family as peers name it -> our samplers of that family."""
 DEFAULT = "vab"
@@ -62,13 +69,13 @@ Run = Callable[[Problem, int], Tensor | None]
 
 def ours() -> Iterator[tuple[str, str, Run]]:
     """(family, name with grid, run)."""
-    yield "recommended", DEFAULT, partial(by_sampler, sampler(DEFAULT))
-    for family, names in FAMILIES.items():
-        for name in names:
+    recommended = sampler(DEFAULT)
+    assert isinstance(recommended, Sampler)
+    yield "recommended", DEFAULT, partial(by_sampler, recommended)
+    for family, solvers in FAMILIES.items():
+        for name, solver in solvers.items():
             for grid in GRIDS:
-                how = sampler(f"{name}-{grid}")
-                if isinstance(how, Sampler):
-                    yield family, f"{name}-{grid}", partial(by_sampler, how)
+                yield family, f"{name} {grid}", partial(by_sampler, Sampler(solver, grid=GRIDS[grid]))
 
 
 def by_sampler(how: Sampler, problem: Problem, evaluations: int) -> Tensor | None:
