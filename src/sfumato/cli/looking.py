@@ -24,7 +24,6 @@ from sfumato.inside.panel import write_panel
 from sfumato.inside.sheet import log_snr_words
 from sfumato.inside.uncertainty_figure import seeds_figure, stages_figure
 from sfumato.runs import Recipe, Run
-from sfumato.training.recipes import SCHEDULES
 
 _CLASSES = 10
 """The most classes that are looked at if nobody says which: a page's width."""
@@ -32,7 +31,7 @@ _CLASSES = 10
 
 def is_schedule(name: str) -> bool:
     """Whether this names a schedule and no folder (a run of that name is written ./cosine)."""
-    return name in SCHEDULES and not Path(name).is_dir()
+    return name in curves.NAMES and not Path(name).is_dir()
 
 
 def show(told: Iterator[str | Path]) -> None:

@@ -13,7 +13,7 @@ from sfumato.errors import SettingsError
 from sfumato.inside.figure import FAINT, INK, TEAL, UMBER, new_figure, plain
 from sfumato.level import Level
 from sfumato.schedules import Schedule
-from sfumato.training.levels import Uniform, Where, ends
+from sfumato.training.levels import Stratified, Where, ends
 from sfumato.training.recipes import SCHEDULES, RunSettings
 from sfumato.training.settings import TrainSettings
 
@@ -28,10 +28,14 @@ _SEEN = 15.0
 """Log-SNRs beyond this are not drawn: cosine and flow have infinite ends."""
 
 
+NAMES = tuple(name for name in SCHEDULES if name != "learned")
+"""The schedules that a name alone tells: a learned one is known when a run has learned it."""
+
+
 def named_schedule(name: str) -> Schedule:
     """The schedule that `train --schedule NAME` would use. Raises SettingsError with the names there are."""
-    if name not in SCHEDULES:
-        raise SettingsError(f"no schedule is called {name!r}; there are: {', '.join(SCHEDULES)}")
+    if name not in NAMES:
+        raise SettingsError(f"no schedule is called {name!r}; there are: {', '.join(NAMES)}")
     return RunSettings(TrainSettings(steps=1), schedule=name).curve()
 
 
@@ -70,11 +74,11 @@ class Curve:
 
 
 def curve(schedule: Schedule, where: Where | None = None, seed: int = 0) -> Curve:
-    """The schedule's curve, and 16,384 draws of the levels of training (uniform in time if not said)."""
+    """The schedule's curve, and 16,384 draws of the levels of training (even in time if not said)."""
     both = ends(schedule)
     first = float(schedule.time(Level(both.alpha[0], both.sigma[0])))
     t = torch.linspace(first, 1, _POINTS, dtype=torch.float64)
-    drawn = (where or Uniform())(schedule, range(_DRAWS), seed).log_snr.sort().values
+    drawn = (where or Stratified())(schedule, range(_DRAWS), seed).log_snr.sort().values
     return Curve(t, schedule.level(t), both, drawn)
 
 

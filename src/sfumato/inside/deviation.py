@@ -77,8 +77,8 @@ def completions(run: Run, x: Tensor, level: Level, recipe: Recipe) -> Iterator[T
     sampler is not used (50 steps where it has none of its own).
 
     SDE-DPM-Solver++(2M) (Lu et al. 2022) at levels that are even in log-SNR below x's: at 50 steps the
-    variance of its draws is within 3 % of the exact one on Gaussian data, where DDPM's is 8 to 18 % too
-    small. Exact as the steps grow.
+    variance of its draws is within 3 % of the exact one on Gaussian data, where DDPM's is much too small.
+    Exact as the steps grow.
     """
     plan = descend(_below(run.model.schedule, level, recipe.steps or _STEPS))
     for part in recipe.parts():
