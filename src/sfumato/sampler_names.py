@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
+    "vab": ("recommended", "best"),
     "ddim": ("DDIMScheduler", "dpm-solver-1", "dpmpp-1"),
     "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler"),
     "ddpm": ("DDPMScheduler",),
@@ -34,6 +35,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "deis": ("DEISMultistepScheduler", "dpm-solver-3m", "deis-3"),
     "lms": ("LMSDiscreteScheduler",),
     "plms": ("IPNDMScheduler", "ipndm"),
+    "pndm": ("PNDMScheduler",),
     "heun": ("HeunDiscreteScheduler",),
     "dpm2": ("KDPM2DiscreteScheduler", "dpm_2"),
     "dpm-solver-3": ("DPM fast",),
@@ -41,6 +43,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "dpm2-a": ("DPM2 a", "dpm_2_ancestral", "KDPM2AncestralDiscreteScheduler"),
     "dpmpp-2s-a": ("DPM++ 2S a", "dpmpp_2s_ancestral"),
     "dpmpp-sde": ("DPM++ SDE", "DPMSolverSDEScheduler"),
+    "pc": ("predictor-corrector", "ScoreSdeVeScheduler"),
+    "langevin": ("annealed-langevin",),
     "dpm-adaptive": ("DPM adaptive", "dpm-solver-23"),
     "dpm-adaptive-12": ("dpm-solver-12",),
     "flow-euler": ("FlowMatchEulerDiscreteScheduler",),

@@ -26,9 +26,12 @@ from sfumato.sampling import After, Counted, Solver, Step, prior, walk
 from sfumato.schedules import Linear, Schedule
 from sfumato.solvers import adaptive
 from sfumato.solvers.fresh import Ancestral, Anew, Fresh, LargeVariance, LearnedVariance, Ode, Sde
+from sfumato.solvers.langevin import Langevin, Lower
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
+from sfumato.solvers.rungekutta import RungeKutta
 from sfumato.solvers.singlestep import Heun, Singlestep
+from sfumato.solvers.started import Started
 from sfumato.solvers.unipc import UniPC
 
 
@@ -157,6 +160,13 @@ class Adaptive:
         )
 
 
+def restarted(levels: Levels) -> list[Move]:
+    """`plans.restart` from 0.06 to 0.3, twice; a plain descent on a grid that has no two nodes there."""
+    ratio = levels.sigma / levels.alpha
+    fine = int(((ratio >= 0.06) & (ratio <= 0.3)).sum()) > 1
+    return plans.restart(levels, ((0.06, 0.3, 2),)) if fine else plans.descend(levels)
+
+
 class Known(NamedTuple):
     """A sampler that has a name, and what it is good for."""
 
@@ -164,9 +174,13 @@ class Known(NamedTuple):
     good_for: str
 
 
-ONE, EVEN = Multistep(order=1), plans.log_snr
+ONE, PLMS, EVEN = Multistep(order=1), Multistep("eps", "index", 4), plans.log_snr
 
 KNOWN: Mapping[str, Known] = {
+    "vab": Known(
+        Sampler(Multistep("v", "bounded", 3), grid=plans.bounded),
+        "the recommended one: the most exact at any number of steps",
+    ),
     # one look a step
     "ddim": Known(Sampler(ONE), "one seed, one picture; the plain move, for comparison"),
     "euler": Known(Sampler(ONE, grid=plans.karras), "the same on k-diffusion's grid"),
@@ -190,7 +204,8 @@ KNOWN: Mapping[str, Known] = {
     "deis": Known(Sampler(Multistep("eps", "log_snr", 3), grid=EVEN), "10 to 50, no guidance"),
     "deis-tab": Known(Sampler(Multistep("eps", "time", 3), grid=plans.trailing), "DEIS as first published"),
     "lms": Known(Sampler(Multistep("eps", "ratio", 4), grid=EVEN), "from 50 steps up, very exact"),
-    "plms": Known(Sampler(Multistep("eps", "index", 4)), "what older models' pages were made with"),
+    "plms": Known(Sampler(PLMS), "what older models' pages were made with"),
+    "pndm": Known(Sampler(Started(PLMS, RungeKutta("eps", 4))), "the same with its Runge-Kutta start"),
     # further looks within the step
     "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference, from 20 steps up"),
     "dpm2": Known(Sampler(Singlestep("eps", 2), grid=plans.karras), "a reference, from 20 steps up"),
@@ -201,6 +216,15 @@ KNOWN: Mapping[str, Known] = {
     "dpm2-a": Known(Sampler(Singlestep("eps", 2), Ancestral(), plans.karras), "stochastic, from 50 steps"),
     "dpmpp-2s-a": Known(Sampler(Singlestep("x0", 2), Ancestral(), plans.karras), "stochastic, from 10 steps"),
     "dpmpp-sde": Known(Sampler(Singlestep("x0", 2), Sde(), plans.karras), "stochastic, from 10 steps"),
+    # up and down again
+    "edm": Known(Sampler(Heun("eps"), grid=plans.karras, route=plans.churn), "stochastic, 50 steps up"),
+    "restart": Known(Sampler(Heun("eps"), grid=plans.karras, route=restarted), "stochastic, 20 steps up"),
+    "pc": Known(
+        Sampler(ONE, Langevin(moving=Ancestral()), EVEN, plans.corrected), "score models, hundreds of steps"
+    ),
+    "langevin": Known(
+        Sampler(ONE, Langevin(moving=Lower()), EVEN, plans.annealed), "score models, hundreds of levels"
+    ),
     # as many steps as it takes
     "dpm-adaptive": Known(Adaptive(), "an error to keep instead of a number of steps"),
     "dpm-adaptive-12": Known(Adaptive(adaptive.Pair(order=2)), "the same, of lower order"),
@@ -247,6 +271,8 @@ def sampler(name: str, eta: float | None = None, tolerance: float | None = None)
     base, grid = parts
     found = KNOWN[base].sampler
     fresh = found.fresh if eta is None else Ancestral(eta)
+    if isinstance(found.fresh, Langevin):
+        fresh = replace(found.fresh, moving=found.fresh.moving if eta is None else fresh)
     if isinstance(found, Adaptive):
         if grid:
             raise SettingsError(f"{base} chooses its own levels: leave {grid} out of its name")

@@ -25,7 +25,7 @@ from sfumato.predictions import Estimate, V
 from sfumato.sampler_names import ALIASES, GRID_NAMES
 from sfumato.samplers import GRIDS, KNOWN, SAMPLERS, Sampler, Walker, sampler, traits
 from sfumato.sampling import prior
-from sfumato.schedules import RectifiedFlow, Schedule
+from sfumato.schedules import Linear, RectifiedFlow, Schedule
 from sfumato.solvers.fresh import Ancestral, LargeVariance, Ode, Sde
 from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun
@@ -154,13 +154,14 @@ def ended(
 def test_the_table_says_what_counting_finds(name: str) -> None:
     how = SAMPLERS[name]
     counted: list[int] = []
-    for steps in (8, 16):
+    for steps in (12, 24):
         seen = Watched([])
-        ended(how, FEW[0], steps, range(1), seen)
+        ended(how, Linear(), steps, range(1), seen)
         counted.append(len(seen.asked))
-    assert TRAITS[name].evaluations == pytest.approx((counted[1] - counted[0]) / 8, abs=0.2)
+    assert TRAITS[name].evaluations == (counted[1] - counted[0]) / 12
     assert TRAITS[name].order == how.solver.order
-    assert TRAITS[name].stochastic == (how.fresh != Ode())
+    renoises = any(move.renoise for move in how.plan(Linear(), 12))
+    assert TRAITS[name].stochastic == (how.fresh != Ode() or renoises)
 
 
 # few steps
@@ -187,17 +188,21 @@ def test_one_two_and_three_steps_are_hardly_worse_than_ddims(name: str, grid: st
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - set(STEADY)))
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {*STEADY, "langevin"}))
 def test_one_two_and_three_steps_with_new_noise_stay_on_the_data(name: str, grid: str) -> None:
-    """One step says what DDIM's says; more are never twice as wide as unit data and keep the mean as well."""
+    """One step says what DDIM's says; more are never twice as wide as unit data and keep the mean as well.
+
+    Annealed Langevin dynamics has no move of its own between levels, so it needs many: see test_langevin.
+    """
     how, plain = sampler(f"{name}-{grid}"), sampler(f"ddim-{grid}")
+    assert isinstance(how, Sampler)
     denoise = Exact(lambda x, level: WIDE.posterior_mean(x, level.alpha, level.sigma))
     for schedule, steps in itertools.product(FEW, (1, 2, 3)):
         x, ddim = (ended(one, schedule, steps, range(4), denoise, 200) for one in (how, plain))
         assert bool(x.isfinite().all())
         assert float(x.std()) < 2, (schedule, steps)
         assert abs(float(x.mean()) - 0.3) < abs(float(ddim.mean()) - 0.3) + 0.15, (schedule, steps)
-        assert steps > 1 or torch.equal(x, ddim)
+        assert steps > 1 or how.route != plans.descend or torch.equal(x, ddim)
 
 
 # where the model is asked

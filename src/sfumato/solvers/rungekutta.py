@@ -21,7 +21,7 @@ from sfumato.level import Level
 from sfumato.predictions import Estimate
 from sfumato.solvers.frames import Frame, at_place, frame_move, place, seen
 from sfumato.solvers.moves import Leg, Point, carried
-from sfumato.solvers.singlestep import Combination, Look, Row
+from sfumato.solvers.singlestep import Combination, Look, Row, tamed
 
 # Butcher's tables: (node, what the move to it averages) for every further look, then what the step averages.
 _Table = tuple[tuple[tuple[float, tuple[float, ...]], ...], tuple[float, ...]]
@@ -49,12 +49,16 @@ class RungeKutta:
             raise SettingsError(f"a classical Runge-Kutta solver of order {self.order}: choose 1 to 4")
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats."""
-        return [self._row(leg) for leg in legs]
+        """The coefficients of every step of a plan, as floats; steps that would go astray at order one."""
+        rows = [self._row(leg) for leg in legs]
+        return [
+            tamed(row, leg.kept) if self.of == "eps" else row for leg, row in zip(legs, rows, strict=True)
+        ]
 
     def _row(self, leg: Leg) -> Row:
         start, end = place(self.of, leg.here), place(self.of, leg.kept)
-        if leg.kept.sigma == 0 or start == end or not math.isfinite(start) or not math.isfinite(end):
+        still = start == end or leg.here == leg.there  # standing moves, of Langevin, are plain
+        if leg.kept.sigma == 0 or still or not math.isfinite(start) or not math.isfinite(end):
             return Row((), Combination(0.0, ()), leg.kept)
         here, there = math.hypot(*leg.here), math.hypot(*leg.kept)
         looks, last = _TABLES[self.order]

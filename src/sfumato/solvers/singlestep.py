@@ -8,7 +8,8 @@ third-order rule of flows.
 
 Where noise is drawn anew the step solves the flow from `here` to `kept`, below the level that the noise then
 lifts it to: both halves keep the distribution, so the order in distribution is that of the flow. That is
-k-diffusion's DPM2-ancestral and 2S-ancestral.
+k-diffusion's DPM2-ancestral and 2S-ancestral. Its DPM++ SDE also draws noise for the look within the step, a
+part of the step's own; it is of the same order in distribution, and here 2S-ancestral stands for it.
 """
 
 from __future__ import annotations
@@ -68,13 +69,14 @@ class Row(NamedTuple):
     order_one: Point | None
 
 
-def _comes_back(row: Row, kept: Point) -> float:
-    """How many times larger an error of x0 at a look may come back at the end, for estimates of eps.
+def tamed(row: Row, kept: Point) -> Row:
+    """A step by eps as it is, or the plain move if a look would bring an error of x0 back more than tenfold.
 
     eps = (x - alpha x0) / sigma, so a look at a far smaller sigma than the step began with shouts.
     """
     looks = zip(row.looks, row.end.seen[1:], strict=True)
-    return max((abs(w * float(at.level.alpha / at.level.sigma)) / kept.alpha for at, w in looks), default=0.0)
+    back = (abs(w * float(at.level.alpha / at.level.sigma)) / kept.alpha for at, w in looks)
+    return Row((), Combination(0.0, ()), kept) if max(back, default=0.0) > MOST else row
 
 
 def point_at(time: float, clock: Clock) -> Point:
@@ -141,11 +143,8 @@ class Singlestep:
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
         """The coefficients of every step of a plan, as floats; steps that would go astray at order one."""
         rows = [self.row(leg) for leg in legs]
-        if self.of != "eps":
-            return rows
         return [
-            Row((), Combination(0.0, ()), leg.kept) if _comes_back(row, leg.kept) > MOST else row
-            for leg, row in zip(legs, rows, strict=True)
+            tamed(row, leg.kept) if self.of == "eps" else row for leg, row in zip(legs, rows, strict=True)
         ]
 
     def row(self, leg: Leg) -> Row:

@@ -85,6 +85,9 @@ def _kernel(
 ) -> Iterator[tuple[float, float]]:
     """(weight, s) pairs whose sums are the integrals over the move: panels of at most one unit of lambda."""
     low, high, carried = half_log_snr(here), half_log_snr(there), half_log_snr(kept)
+    if math.isinf(low) and math.isinf(high):
+        low, high = math.copysign(TAIL, low), math.copysign(TAIL, high)
+        carried = high
     if math.isinf(low):
         low = math.copysign(max(TAIL, TAIL - math.copysign(high, low)), low)
     if math.isinf(high):
