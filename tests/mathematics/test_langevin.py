@@ -20,7 +20,9 @@ from sfumato.solvers.fresh import Ancestral, Fresh, Ode
 from sfumato.solvers.langevin import Langevin, Lower
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
+from sfumato.solvers.rungekutta import RungeKutta
 from sfumato.solvers.singlestep import Heun, Singlestep
+from sfumato.solvers.unipc import UniPC
 
 NOISE = Noise(tuple(range(32)))
 START = NOISE.normal((2,), "start").double()
@@ -125,7 +127,9 @@ def test_predictor_corrector_has_the_variance_of_its_affine_recursion(fresh: Fre
 
 
 @pytest.mark.parametrize(
-    "solver", [Multistep("x0", "log_snr", 3), Heun("eps"), Singlestep("x0", 3)], ids=repr
+    "solver",
+    [Multistep("x0", "log_snr", 3), UniPC(3), Heun("eps"), Singlestep("x0", 3), RungeKutta("flow", 4)],
+    ids=repr,
 )
 def test_solvers_take_standing_moves_at_order_one_and_start_anew(solver: Solver) -> None:
     level, below = Level.of(1.0, 0.7), Level.of(1.0, 0.5)
