@@ -28,7 +28,7 @@ from sfumato.evaluation.mean import Mean
 from sfumato.evaluation.pictures import choose
 from sfumato.evaluation.rate_distortion import rate_distortion, stages, write_curve
 from sfumato.evaluation.report import curve_lines
-from sfumato.evaluation.variational import Bound, Steps
+from sfumato.evaluation.variational import Bound, Process, Steps
 from sfumato.training.figures import write_grid
 
 
@@ -68,26 +68,29 @@ def main() -> int:
     print(f"{folder}, {run.card.training.steps:,} steps of training: {', '.join(pictures.about)}\n")
     print("| bits per dimension | held out | took |\n|---|---|---|")
     variances: list[Variance] = ["small", "large", *(["learned"] if run.model.learned_variance else [])]  # type: ignore[list-item]
-    bounds: dict[str, Bound] = {}
+    bounds: dict[str, tuple[Process, Bound]] = {}
     own = likelihood.process_of(run)
     for steps in (len(own.levels) if isinstance(own, Steps) else None, options.steps):
         for variance in variances if steps is not None else [None]:
             process = likelihood.process_of(run, steps, variance, options.terms)
             name = "continuous time" if steps is None else f"{steps} steps, {variance} variance"
             began = time.perf_counter()
-            bounds[name] = likelihood.bound(run, pictures, process, seed=options.seed)
-            row(f"bound, {name}", bounds[name].total, time.perf_counter() - began)
-    few = [found for name, found in bounds.items() if name.startswith(f"{options.steps} steps")]
-    for name, found in bounds.items():
+            found = likelihood.bound(run, pictures, process, seed=options.seed)
+            bounds[name] = (process, found)
+            row(f"bound, {name}", found.total, time.perf_counter() - began)
+    few = [found for name, (_, found) in bounds.items() if name.startswith(f"{options.steps} steps")]
+    for name, (_, found) in bounds.items():
         if name == f"{options.steps} steps, learned variance":
             best = torch.stack([other.bits for other in few[:2]])
             row(f"{name}, less the better fixed one", Mean.of(found.bits - best[best.mean(1).argmin()]))
-    name, found = min(bounds.items(), key=lambda item: item[1].total.value)
+    name, (process, found) = min(bounds.items(), key=lambda item: item[1][1].total.value)
     flows: list[FlowLikelihood] = []
     for kind in ("noise", "uniform"):
         began = time.perf_counter()
         flows.append(
-            likelihood.flow(run, pictures, dequantise=kind, tolerance=options.tolerance, seed=options.seed)
+            likelihood.flow(
+                run, pictures, process, dequantise=kind, tolerance=options.tolerance, seed=options.seed
+            )
         )
         asked = float(flows[-1].evaluations.double().mean())
         row(

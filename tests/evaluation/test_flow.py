@@ -17,13 +17,18 @@ from sfumato.errors import SettingsError
 from sfumato.evaluation.dormand_prince import DormandPrince, State
 from sfumato.evaluation.flow_likelihood import Ends, flow_likelihood, log_density
 from sfumato.evaluation.mean import Mean
-from sfumato.evaluation.variational import Steps, bound, least_level, most_level
+from sfumato.evaluation.variational import Steps, bound
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
-from sfumato.schedules import Cosine, RectifiedFlow
+from sfumato.schedules import VE, Cosine, RectifiedFlow, Schedule
 from sfumato.tables import Table
 
 WHOLE = Ends(Level.of(1.0, 0.002), Level.of(0.0, 1.0))
+
+
+def between(ends: Ends) -> Steps:
+    """A process of one step, for its ends."""
+    return Steps(Levels.of(ends.most, ends.least), "large")
 
 
 def on_circle(level: Level) -> tuple[float, float]:
@@ -96,19 +101,20 @@ def even_draws(rows: int, size: int) -> Tensor:
 def test_quantised_gaussian_bytes_cost_their_entropy() -> None:
     x0 = even_draws(2, 16384)
     ends = Ends(Level.of(1.0, 0.001), Level.of(0.0, 1.0))
-    found = flow_likelihood(smooth(size=16384), x0, ends, Noise((1, 2)), solver=DormandPrince(1e-6))
+    found = flow_likelihood(smooth(size=16384), x0, between(ends), Noise((1, 2)), solver=DormandPrince(1e-6))
     assert float((found.bits - entropy(GAUSSIAN)).abs().max()) < 1e-3
     assert entropy(GAUSSIAN) == pytest.approx(7.041218, abs=5e-7)
 
 
-@pytest.mark.parametrize("schedule", [Table.cosine(), Cosine(), RectifiedFlow()], ids=repr)
-def test_both_estimators_agree_on_a_gaussian(schedule: Table | Cosine | RectifiedFlow) -> None:
+@pytest.mark.parametrize(
+    "schedule", [Table.cosine(), Cosine(), RectifiedFlow(), VE()], ids=["table", "cosine", "flow", "ve"]
+)
+def test_both_estimators_agree_on_a_gaussian(schedule: Schedule) -> None:
     """Bound and flow of the same denoiser from the same least noise: the gap is what 1000 steps leave."""
     x0, noise = even_draws(50, 256), Noise(tuple(range(50)))
-    denoise = smooth(size=256)
-    ends = Ends(least_level(schedule), most_level(schedule))
-    above = bound(denoise, x0, Steps.of(schedule, 1000, "large", terms=60), noise)
-    lifted = flow_likelihood(denoise, x0, ends, noise, "noise", solver=DormandPrince(1e-5))
+    denoise, process = smooth(size=256), Steps.of(schedule, 1000, "large", terms=60)
+    above = bound(denoise, x0, process, noise)
+    lifted = flow_likelihood(denoise, x0, process, noise, "noise", solver=DormandPrince(1e-5))
     gap = Mean.of(above.bits - lifted.bits)
     assert -4 * gap.error < gap.value < 4 * gap.error + 0.01
 
@@ -120,7 +126,7 @@ def test_dequantised_by_noise_is_the_bound_of_the_first_level() -> None:
     found = flow_likelihood(
         smooth(size=512),
         x0,
-        Ends(level, WHOLE.most),
+        between(Ends(level, WHOLE.most)),
         Noise(tuple(range(20))),
         "noise",
         solver=DormandPrince(1e-7),
@@ -145,9 +151,9 @@ def test_probes_are_unbiased_where_they_do() -> None:
     x0 = torch.tensor([[0.2, -0.4]], dtype=torch.float64)
     x0 = (BYTES.low + ((x0 - BYTES.low) / BYTES.width).round() * BYTES.width).expand(400, 2)
     solver, noise = DormandPrince(1e-4), Noise(tuple(range(400)))
-    one = flow_likelihood(exact(MIXTURE), x0, WHOLE, noise, probes=1, solver=solver)
-    four = flow_likelihood(exact(MIXTURE), x0, WHOLE, noise, probes=4, solver=solver)
-    whole = flow_likelihood(exact(MIXTURE), x0, WHOLE, noise, probes=None, solver=solver)
+    one = flow_likelihood(exact(MIXTURE), x0, between(WHOLE), noise, probes=1, solver=solver)
+    four = flow_likelihood(exact(MIXTURE), x0, between(WHOLE), noise, probes=4, solver=solver)
+    whole = flow_likelihood(exact(MIXTURE), x0, between(WHOLE), noise, probes=None, solver=solver)
     for found in (one, four):
         off = Mean.of(found.bits - whole.bits)
         assert abs(off.value) < 4 * off.error
@@ -190,6 +196,6 @@ def test_mistakes() -> None:
     with pytest.raises(SettingsError, match="from some noise to more"):
         Ends(Level.of(1.0, 0.0), Level.of(0.0, 1.0))
     with pytest.raises(SettingsError, match="probes"):
-        flow_likelihood(smooth(size=4), x0, WHOLE, Noise((0, 1)), probes=0)
+        flow_likelihood(smooth(size=4), x0, between(WHOLE), Noise((0, 1)), probes=0)
     with pytest.raises(SettingsError, match="2 of 2 pictures stopped"):
         log_density(Exact(lambda x, level: x * math.nan), x0, WHOLE)

@@ -86,7 +86,9 @@ def evaluate(
         for kind in FLOWS[flow]:
             with _telling(f"flow, {kind}") as told:
                 flows.append(
-                    likelihood.flow(opened, pictures, dequantise=kind, tolerance=tolerance, **how, told=told)
+                    likelihood.flow(
+                        opened, pictures, process, dequantise=kind, tolerance=tolerance, **how, told=told
+                    )
                 )
         _likelihood(target, question, found, flows, tolerance)
     if rate_distortion:

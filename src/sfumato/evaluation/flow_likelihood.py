@@ -17,10 +17,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sfumato.bound import BYTES, Bins, decoder_nll
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.evaluation.dormand_prince import DormandPrince, State
+from sfumato.evaluation.variational import Process, per_row
+from sfumato.forward import noised
 from sfumato.level import Level
 from sfumato.noise import Noise
 
@@ -117,7 +118,7 @@ def log_density(
     state = State(x, torch.zeros(len(x), dtype=torch.float64))
     (end, along), evaluations = solver.solve(Flow(denoise, probes), state, start, stop)
     size = x[0].numel()
-    prior = -0.5 * (end.flatten(1).double().square().sum(1).cpu() + size * math.log(2 * math.pi))
+    prior = -0.5 * (per_row(end**2) + size * math.log(2 * math.pi))
     return Density(prior + size * along, evaluations)
 
 
@@ -139,45 +140,46 @@ class FlowLikelihood:
 def flow_likelihood(
     denoise: Denoiser,
     x0: Tensor,
-    ends: Ends,
+    process: Process,
     noise: Noise,
     dequantise: Dequantise = "uniform",
-    bins: Bins = BYTES,
     probes: int | None = 1,
     solver: DormandPrince = DormandPrince(),  # noqa: B008 (frozen)
 ) -> FlowLikelihood:
-    """Bits per dimension of whole-numbered pictures x0, (B, ...), values of the bins; `noise` has a stream a
-    row.
+    """Bits per dimension of whole-numbered pictures x0, (B, ...), values of the process's bins, by the flow
+    between its ends. `noise` has a stream a row.
 
     "uniform" (Theis et al. 2016): u = x0 + (U - 1/2) width, and since a bin's probability is width^D times
     the density's mean over it, -log P(x0) <= -E log p(u) - D log width. p is the density of x / alpha at the
-    least noise, so it cannot follow data finer than that noise. "noise" lifts x0 by the process's own noise
-    and goes back by the bound's last step: -log P(x0) <= E[log q(x|x0) - log p(x) - log P(x0|x)]; that is the
-    bound of `bound` with all steps but the last replaced by the flow, hence to be compared with it. probes:
-    Rademacher probes of the divergence, None for the exact one.
+    least noise, so it cannot follow data finer than that noise. "noise" lifts x0 by the process's own least
+    noise and goes back by its last step: -log P(x0) <= E[log q(x|x0) - log p(x) - log P(x0|x)]; that is the
+    process's bound with all steps but the last replaced by the flow, hence to be compared with it. probes:
+    Rademacher probes of the divergence, None for the exact one. Raises SettingsError.
     """
     if dequantise not in get_args(Dequantise):
         raise SettingsError(f"pictures are dequantised by uniform or by noise, not {dequantise!r}")
     if probes is not None and probes < 1:
         raise SettingsError(f"{probes} probes: give at least 1")
-    shape, size = x0.shape[1:], x0[0].numel()
+    shape, size, width = x0.shape[1:], x0[0].numel(), process.bins.width
+    ends = Ends(process.edges[len(process.sizes)], process.edges[0])
     signs = None
     if probes is not None:
         drawn = [noise.uniform(shape, "probe", k) for k in range(probes)]
         signs = torch.stack([torch.where(u < 0.5, -1.0, 1.0) for u in drawn]).to(x0)
-    circle = ends.least.scaled(1 / ends.least.norm)
-    alpha, sigma = circle.on(x0)
+    least = ends.least
+    circle = least.scaled(1 / least.norm)
+    alpha, sigma = float(circle.alpha), float(circle.sigma)
     if dequantise == "uniform":
-        u = x0 + (noise.uniform(shape, "dequantise").to(x0) - 0.5) * bins.width
+        u = x0 + (noise.uniform(shape, "dequantise").to(x0) - 0.5) * width
         density = log_density(denoise, alpha * u, ends, signs, solver)
-        nats = -density.log_prob - size * (math.log(float(circle.alpha)) + math.log(bins.width))
+        nats = -density.log_prob - size * (math.log(alpha) + math.log(width))
     else:
         eps = noise.normal(shape, "lift").to(x0)
-        x = alpha * x0 + sigma * eps
-        density = log_density(denoise, x, ends, signs, solver)
+        density = log_density(denoise, alpha * x0 + sigma * eps, ends, signs, solver)
+        x = noised(x0, eps, least)
         with torch.no_grad():
-            back = decoder_nll(x0, denoise(x, circle), "large", bins=bins).flatten(1).double().sum(1).cpu()
-        spread = -0.5 * eps.flatten(1).double().square().sum(1).cpu()
-        spread = spread - size * (math.log(float(circle.sigma)) + 0.5 * math.log(2 * math.pi))
+            back = per_row(process.decoder(x0, x, denoise(x, least)))
+        spread = -0.5 * per_row(eps**2)
+        spread = spread - size * (math.log(sigma) + 0.5 * math.log(2 * math.pi))
         nats = back + spread - density.log_prob
     return FlowLikelihood(nats / (size * math.log(2)), density.evaluations, dequantise)

@@ -18,10 +18,10 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.evaluation import flow_likelihood, rate_distortion, variational
 from sfumato.evaluation.dormand_prince import DormandPrince
-from sfumato.evaluation.flow_likelihood import Dequantise, Ends, FlowLikelihood
+from sfumato.evaluation.flow_likelihood import Dequantise, FlowLikelihood
 from sfumato.evaluation.pictures import Pictures, bins_of
 from sfumato.evaluation.rate_distortion import Stage
-from sfumato.evaluation.variational import Bound, Continuous, Process, Steps, Told, least_level, most_level
+from sfumato.evaluation.variational import Bound, Continuous, Process, Steps, Told
 from sfumato.level import Levels
 from sfumato.noise import Noise
 from sfumato.runs import Recipe, Run
@@ -119,6 +119,7 @@ def bound(
 def flow(
     run: Run,
     pictures: Pictures,
+    process: Process | None = None,
     *,
     dequantise: Dequantise = "uniform",
     tolerance: float = 1e-3,
@@ -128,13 +129,13 @@ def flow(
     batch: int = 64,
     told: Told | None = None,
 ) -> FlowLikelihood:
-    """The probability-flow ODE's likelihood; see `flow_likelihood.flow_likelihood`. told: pictures done."""
-    schedule, bins = run.model.schedule, pictures.bins
-    ends, solver = Ends(least_level(schedule, bins), most_level(schedule)), DormandPrince(tolerance)
+    """The probability-flow ODE's likelihood, see `flow_likelihood.flow_likelihood`, between the ends of the
+    process; of `process_of(run)` if none is given. told: pictures done."""
+    process, solver = process or process_of(run), DormandPrince(tolerance)
     ask = flow_likelihood.flow_likelihood
     found: list[FlowLikelihood] = []
     for part in parts(run, pictures, clip, seed, batch):
-        found.append(ask(part.denoise, part.x0, ends, part.noise, dequantise, bins, probes, solver))
+        found.append(ask(part.denoise, part.x0, process, part.noise, dequantise, probes, solver))
         if told is not None:
             told(sum(len(one.bits) for one in found), len(pictures))
     whole = FlowLikelihood.joined(found)

@@ -44,6 +44,11 @@ class Process(Protocol):
     """What the bound is a sum over."""
 
     @property
+    def bins(self) -> Bins:
+        """The values that data can have."""
+        ...
+
+    @property
     def edges(self) -> Levels:
         """parts + 1 levels, from the noisiest: the edges of the parts."""
         ...
@@ -266,6 +271,11 @@ class Bound:
         return Bound(**rows, edges=first.edges, sizes=first.sizes)
 
 
+def per_row(numbers: Tensor) -> Tensor:
+    """The sum over each row, (B,), float64 on the CPU, since not every device has float64."""
+    return numbers.flatten(1).to("cpu", torch.float64).sum(1)
+
+
 @torch.no_grad()
 def bound(denoise: Denoiser, x0: Tensor, process: Process, noise: Noise, told: Told | None = None) -> Bound:
     """The bound on -log2 P(x0) per dimension for whole-numbered pictures x0, (B, ...), values of the bins.
@@ -279,7 +289,6 @@ def bound(denoise: Denoiser, x0: Tensor, process: Process, noise: Noise, told: T
     for level in (edges[0], edges[parts]):
         denoise.check(level)
     shape, unit = x0.shape[1:], x0[0].numel() * math.log(2)
-    total = lambda each: each.flatten(1).double().sum(1).cpu()
     costs, squares = (
         torch.zeros(len(x0), parts, dtype=torch.float64),
         torch.zeros(len(x0), parts + 1).double(),
@@ -288,15 +297,15 @@ def bound(denoise: Denoiser, x0: Tensor, process: Process, noise: Noise, told: T
         u = noise.uniform((), "level", part).double()
         here, eps = process.here(part, u), noise.normal(shape, "eps", part).to(x0)
         estimate = denoise(noised(x0, eps, here), here)
-        costs[:, part] = total(process.cost(part, u, x0, eps, estimate)) / unit
-        squares[:, part] = total((x0 - estimate.x0) ** 2) / x0[0].numel()
+        costs[:, part] = per_row(process.cost(part, u, x0, eps, estimate)) / unit
+        squares[:, part] = per_row((x0 - estimate.x0) ** 2) / x0[0].numel()
         if told is not None:
             told(part + 1, parts + 1)
     last = edges[parts]
     x = noised(x0, noise.normal(shape, "eps", parts).to(x0), last)
     estimate = denoise(x, last)
-    squares[:, parts] = total((x0 - estimate.x0) ** 2) / x0[0].numel()
-    decoder = total(process.decoder(x0, x, estimate)) / unit
+    squares[:, parts] = per_row((x0 - estimate.x0) ** 2) / x0[0].numel()
+    decoder = per_row(process.decoder(x0, x, estimate)) / unit
     if told is not None:
         told(parts + 1, parts + 1)
-    return Bound(total(prior_kl(x0, edges[0])) / unit, costs, decoder, squares, edges, process.sizes)
+    return Bound(per_row(prior_kl(x0, edges[0])) / unit, costs, decoder, squares, edges, process.sizes)
