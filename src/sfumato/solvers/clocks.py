@@ -1,9 +1,14 @@
 """Clocks: the time in which a solver draws its polynomial. Each is a function of sigma : alpha alone.
 
-A solver never sees a schedule, so a clock is read off the level: half log-SNR ("log_snr", exponential
-integrators), sigma / alpha ("ratio", LMS and rho-AB), sigma / (alpha + sigma) ("linear", rectified flow),
-atan2(sigma, alpha) ("angle"), log-SNR that comes to rest at both ends ("bounded"), the time of the linear variance-preserving schedule ("time", DEIS's t-AB,
-whatever schedule the model was trained on), or the number of the step ("index", PLMS).
+A solver never sees a schedule, so a clock is read off the level:
+
+- "log_snr"   log(alpha / sigma), half the log-SNR: exponential integrators (Lu et al. 2022)
+- "ratio"     sigma / alpha: LMS and DEIS's rho-AB
+- "linear"    sigma / (alpha + sigma): the time of rectified flow
+- "angle"     atan2(sigma, alpha)
+- "bounded"   log-SNR that comes to rest at both ends
+- "time"      the time of the linear variance-preserving schedule, whatever the model's own: DEIS's t-AB
+- "index"     the number of the step: PLMS
 """
 
 from __future__ import annotations

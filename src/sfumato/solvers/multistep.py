@@ -85,6 +85,8 @@ class Multistep:
 
         None where order one is all that has a meaning: an infinite span, or fewer than two estimates.
         """
+        if len(nodes) < 2:
+            return None
         over = span(self.of, self.clock, leg.here, leg.there, leg.kept, len(nodes))
         if over is None:
             return None
