@@ -14,12 +14,14 @@ from corpora.known import CURVE, knowing
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.errors import SettingsError
+from sfumato.files import Checkpoints
 from sfumato.inside.ideal import Ideal
 from sfumato.inside.loss_figure import loss_figure
 from sfumato.inside.losses import Losses, Side, as_trained, levels_across, losses, trained_where
 from sfumato.inside.overfit import memorised, overfit, reading
 from sfumato.runs import Run
 from sfumato.tables import Table
+from sfumato.training.adaptive import Adaptive
 from sfumato.training.levels import Stratified, Uniform
 
 
@@ -134,6 +136,29 @@ def test_what_settings_say_of_levels(run: Run, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps(said))
     assert trained_where(replace(run, path=tmp_path)) == (Uniform(), 7)
     assert trained_where(run) == (Uniform(), 0)
+
+
+def test_levels_that_learned_where_to_look_are_restored(run: Run, tmp_path: Path) -> None:
+    """Time is cut into 100 bins; one with losses of 3 is drawn three times as often as one of 1."""
+    (tmp_path / "settings.json").write_text(json.dumps({"train": {"steps": 1, "levels": "fitted"}}))
+    known = replace(run, path=tmp_path)
+    early, _ = trained_where(known)
+    assert isinstance(early, Adaptive)
+    for place in range(100):
+        for _ in range(10):
+            early.memory.add(place, 3.0 if place < 50 else 1.0)
+    Checkpoints(tmp_path / "checkpoints").save(1, {early.name: early.tensors()}, {})
+    where, seed = trained_where(known)
+    t = CURVE.time(where(CURVE, range(4000), seed))
+    assert float((t < 0.5).double().mean()) == pytest.approx(3 / 4, abs=0.003)
+    even = levels_across(CURVE, Stratified(), 5).log_snr
+    found = losses(knowing(known, lambda x, level: 0 * x), _small(tmp_path), levels=5, pictures=2)
+    torch.testing.assert_close(found.level.log_snr, even, rtol=0.02, atol=0.1)
+
+
+def _small(folder: Path) -> DataSet:
+    np.savez(folder / "x.npz", images=np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8))
+    return prepare(folder / "x.npz")
 
 
 def test_json_and_figure(by_heart: Losses) -> None:

@@ -12,7 +12,7 @@ def look(
         ..., metavar="RUN", help="A run folder; or a schedule by its name, for its plot: cosine, linear, ..."
     ),
     data: str | None = typer.Argument(
-        None, metavar="[DATA]", help="For the loss: the pictures that it was trained on."
+        None, metavar="DATA", help="For the loss: the pictures that it was trained on."
     ),
     schedule: bool = typer.Option(False, "--schedule", help="The schedule, and where training looks."),
     loss: bool = typer.Option(

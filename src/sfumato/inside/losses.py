@@ -20,7 +20,7 @@ from torch import Tensor
 from sfumato.data.dataset import DataSet
 from sfumato.data.split import place
 from sfumato.errors import SettingsError
-from sfumato.files import read_json
+from sfumato.files import Checkpoints, read_json
 from sfumato.forward import noised
 from sfumato.inside.ideal import Ideal, clean_error
 from sfumato.level import Level
@@ -28,7 +28,8 @@ from sfumato.noise import Noise, permutation
 from sfumato.runs import Run
 from sfumato.schedules import Schedule
 from sfumato.tables import Table
-from sfumato.training.levels import Uniform, Where
+from sfumato.training.companion import Companion
+from sfumato.training.levels import Uniform, Weighed, Where
 from sfumato.training.objectives import Denoising, Trial
 from sfumato.training.settings import TrainSettings
 from sfumato.training.weights import V_LOSS
@@ -99,12 +100,21 @@ def trained_settings(run: Run) -> Mapping[str, Any]:
 
 
 def trained_where(run: Run) -> tuple[Where, int]:
-    """Where the run's training looked, and its seed; uniform in time where that is not known."""
+    """Where the run's training looked, and its seed; uniform in time where that is not known. Levels that
+    learned where to look are as they were in the newest checkpoint."""
     said = trained_settings(run).get("train")
     if not isinstance(said, Mapping):
         return Uniform(), 0
     settings = TrainSettings.from_json(cast(Mapping[str, object], said))
-    return settings.where, settings.seed
+    where = settings.where
+    if isinstance(where, Companion):
+        where.begin(run.model, settings.batch, torch.device("cpu"))
+        checkpoints = Checkpoints(run.path / "checkpoints")
+        latest = checkpoints.latest()
+        learned = {} if latest is None else checkpoints.load(latest)[0].get(where.name, {})
+        if learned:
+            where.restore(learned)
+    return where, settings.seed
 
 
 def as_trained(run: Run, data: DataSet) -> tuple[DataSet, bool]:
@@ -163,7 +173,8 @@ def losses(
         raise SettingsError(f"{levels} levels and {pictures} pictures: at least 2 and 1 are needed")
     data, same = as_trained(run, data)
     where, trained_seed = trained_where(run)
-    level = levels_across(run.model.schedule, where, levels, trained_seed)
+    across = where.even if isinstance(where, Weighed) else where
+    level = levels_across(run.model.schedule, across, levels, trained_seed)
     mirrored = bool(trained_settings(run).get("flip", False))
     ideal = Ideal.of_training(data, run.card.classes is not None, mirrored)
     sides = [data.train, data.held] if len(data.held) else [data.train]
