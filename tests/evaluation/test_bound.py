@@ -128,6 +128,17 @@ def test_where_a_process_begins_and_ends() -> None:
     assert torch.allclose(times, times.round(), atol=1e-9)
 
 
+def test_a_process_that_ends_in_pure_noise_has_no_prior_to_tell() -> None:
+    x0 = drawn(50, 64)
+    table = Table.cosine(100).zero_terminal_snr()
+    for terms in (None, 9):
+        found = bound(smooth(size=64), x0, Steps.of(table, 100, "large", terms), Noise(tuple(range(50))))
+        assert float(found.prior.abs().max()) == 0
+        assert found.edges_log_snr[0] == -math.inf
+        wanted = expected(smooth(), GAUSSIAN, Steps.of(table, 100, "large"), lean=True)
+        assert abs(found.total.value - wanted) < 4 * found.total.error
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     x0, noise, process = drawn(6, 8), Noise(tuple(range(6))), Steps.of(Table.cosine(50), 50, terms=7)
     whole = bound(smooth(size=8), x0, process, noise)

@@ -63,6 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     strict = small.unet(1, 3, null_class=False)
     small.make(home / "strict", small.card(classes=small.CLASSES, network=strict, schedule=Table.cosine()))
     small.make(home / "flow", small.card(schedule=RectifiedFlow(), prediction=V()))
+    small.make(home / "mute", small.card(schedule=Table.cosine().zero_terminal_snr()))
     image = ImageSettings(channels=3, height=8, width=8, bits=16)
     small.make(home / "deep-colour", small.card(channels=3, image=image, schedule=Table.cosine()))
     learned = small.card(
@@ -227,6 +228,18 @@ def test_a_curve_is_in_continuous_time_and_files_go_into_the_run(
     assert said["clip"] is False
 
 
+def test_a_process_of_one_level_is_measured_too(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("evaluate", home / "own", home / "pets", "--nll", "--rate-distortion", "--steps", 1, "-n", 2)
+    code, _, _ = says(capsys, *words, "--flow", "none", "--device", "cpu", "--out", tmp_path)
+    assert code == 0
+    said = json.loads((tmp_path / "likelihood.json").read_text())["bound"]
+    assert said["steps"]["value"] == 0
+    assert said["decoder"]["value"] > 5  # nothing is known before the last step
+    assert len(json.loads((tmp_path / "rate-distortion.json").read_text())["curve"]) == 2
+
+
 OWN, PETS = "{home}/own", "{home}/pets"
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing asked": ([OWN, PETS], "--nll"),
@@ -245,6 +258,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "variance": ([OWN, PETS, "--nll", "--variance", "huge"], "--variance is one of"),
     "learned": ([OWN, PETS, "--nll", "--variance", "learned"], "no learned variance"),
     "variance of a curve": (["{home}/flow", PETS, "--nll", "--variance", "small"], "--steps"),
+    "no estimate at the end": (["{home}/mute", PETS, "--nll"], "Epsilon prediction says nothing"),
     "terms": ([OWN, PETS, "--nll", "--terms", "0"], "--terms"),
     "terms, a word": ([OWN, PETS, "--nll", "--terms", "many"], "--terms"),
     "flow": ([OWN, PETS, "--nll", "--flow", "sideways"], "--flow is one of"),

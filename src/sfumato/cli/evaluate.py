@@ -37,14 +37,14 @@ def evaluate(
         None, help="held-out, train or all, of the run's own data. [held-out; all of other data]"
     ),
     steps: int | None = typer.Option(
-        None, help="Steps of the bound's process. [a table's own; else continuous time]"
+        None, help="Steps of the process. [a table's own; else continuous time]"
     ),
     variance: str | None = typer.Option(
         None, help="Of these steps: small, large or learned. [learned if the model has it, else small]"
     ),
-    terms: str = typer.Option("50", help="So many levels a picture stand for all steps, unbiased; or: all."),
+    terms: str = typer.Option("50", help="How many of the steps each picture is shown, unbiased; or: all."),
     flow: str = typer.Option(
-        "both", help="The flow begins with noise of the process, uniform noise, both; or: none, no flow."
+        "both", help="How the flow dequantises: noise, uniform or both; none: the bound alone."
     ),
     tolerance: float = typer.Option(1e-3, help="Of the flow's solver."),
     clip: bool | None = typer.Option(
