@@ -54,7 +54,7 @@ def trained(data: DataSet, out: Path, minutes: float, seed: int, **settings: Any
 
 
 def learned_variance(run: Run, pictures: Pictures, steps: int, seed: int) -> bool:
-    """Prints the bound with each variance; whether the learned one has the fewest bits, by 2 standard errors."""
+    """Prints the bound with each variance; whether the learned one has least, by 2 standard errors."""
     print(f"\n| variance of {steps} steps | bits per dimension |\n|---|---|")
     found: dict[Variance, Tensor] = {}
     kinds: tuple[Variance, ...] = ("small", "large", "learned")

@@ -114,9 +114,8 @@ class Adaptive:
         t = schedule.time(level).clamp(0, 1)
         if isinstance(schedule, Table):
             node = (t * schedule.steps).round().clamp(min=1)
-            return 1 / schedule.steps / (self._below(node / schedule.steps) - self._below(
-                (node - 1) / schedule.steps
-            ))  # fmt: skip
+            share = self._below(node / schedule.steps) - self._below((node - 1) / schedule.steps)
+            return 1 / (schedule.steps * share)
         place = self._place(schedule, level)
         return 1 / self._bins / (self._edges[place + 1] - self._edges[place])
 
