@@ -14,6 +14,7 @@ from sfumato.errors import SettingsError
 from sfumato.evaluation.mean import Mean
 from sfumato.evaluation.rate_distortion import rate_distortion, reconstructions, stages
 from sfumato.evaluation.variational import Bound, Continuous, Steps, bound, least_level, most_level
+from sfumato.learned import Learned
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
 from sfumato.schedules import VE, Cosine, RectifiedFlow
@@ -113,6 +114,17 @@ def test_continuous_time_has_the_expectation_of_a_fine_table() -> None:
     assert found.total.value > entropy(GAUSSIAN) - 4 * found.total.error
 
 
+def test_what_the_decoder_costs_at_the_end_of_a_curve() -> None:
+    """E of -log2(Phi(3 - e) - Phi(-3 - e)), half a bin being three deviations."""
+    e, chance = normals(0.05)
+    mass = torch.special.ndtr(3 - e) - torch.special.ndtr(-3 - e)
+    wanted = float(-(chance * mass.log2()).sum())
+    process = Continuous.of(RectifiedFlow(), terms=1)
+    found = bound(smooth(size=4096), drawn(20, 4096), process, Noise(tuple(range(20)))).decoder
+    assert abs(Mean.of(found).value - wanted) < 4 * Mean.of(found).error
+    assert wanted == pytest.approx(0.054, abs=5e-4)
+
+
 def test_where_a_process_begins_and_ends() -> None:
     assert float(most_level(RectifiedFlow()).alpha) == 0
     least = least_level(RectifiedFlow())
@@ -121,6 +133,7 @@ def test_where_a_process_begins_and_ends() -> None:
     table = Table.linear()
     assert float(least_level(table).sigma) == table.sigma[0]
     assert Continuous.of(RectifiedFlow()).log_snr[0] == pytest.approx(-2 * math.log(150))
+    assert Continuous.of(Learned.straight()).log_snr == pytest.approx((-5.0, 13.3))
     steps = Steps.of(table, 25)
     assert len(steps.levels) == 25
     assert (float(steps.levels.sigma[0]), float(steps.levels.sigma[-1])) == (table.sigma[-1], table.sigma[0])
