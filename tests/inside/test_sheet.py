@@ -81,7 +81,7 @@ def test_cells_are_enlarged_by_whole_numbers() -> None:
     red[..., 0], blue[..., 2] = 200, 201
     rows = [Row([red, None], "$x$", "title", True, ["note", ""], "noted"), Row([None, blue], apart=True)]
     drawn = panel(["a\nb", "c"], rows, "corner", Scale(1.0, "words"))
-    times = 112 // 6
+    times = round(112 / 6)
     for colour in ((200, 0, 0), (0, 0, 201)):
         ys, xs = np.nonzero((drawn == colour).all(2))
         assert (np.ptp(ys) + 1, np.ptp(xs) + 1, len(ys)) == (4 * times, 6 * times, 24 * times**2)

@@ -17,8 +17,8 @@ from sfumato.inside.figure import DPI, FAINT, INK, make_folder, new_figure, pixe
 
 _CELL = 112
 """Pixels of a small picture's side; larger pictures are shown as they are, up to twice that."""
-_SCALE = 5.0
-"""How many cells wide a panel is at least where it has a scale."""
+_SCALE = 5.8
+"""How many cells, by their longer side, a panel is wide at least where it has a scale."""
 _MOST = 16_000
 """The most pixels of a panel's side."""
 
@@ -66,7 +66,7 @@ def _fitted(cell: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     side = max(cell.shape[:2])
-    times = max(1, _CELL // side)
+    times = max(1, round(_CELL / side))
     if side > 2 * _CELL:
         height, width = (max(1, round(n * 2 * _CELL / side)) for n in cell.shape[:2])
         return np.asarray(Image.fromarray(cell).resize((width, height), Image.Resampling.BOX))
@@ -98,7 +98,7 @@ def panel(
     lefts = [left + j * (width + page.gap) for j in range(len(heads))]
     page.width, page.height = lefts[-1] + width + page.gap, y
     if scale is not None:
-        page.width = max(page.width, left + round(_SCALE * width))
+        page.width = max(page.width, left + round(_SCALE * max(height, width)))
         page.height += page.lines(2.0)
     if max(page.width, page.height) > _MOST:
         raise SettingsError(
@@ -114,7 +114,7 @@ def panel(
         for x, note in zip(lefts, row.notes):
             page.say(x + width / 2, top + height + page.gap / 2, note, "center", "top", FAINT)
     if scale is not None:
-        bar = heat_bar(page.lines(0.8), 2 * width)
+        bar = heat_bar(page.lines(0.8), 2 * max(height, width))
         under = y + page.lines(1.0)
         page.say(left - 1.5 * page.gap, under, "0", "right")
         page.say(left + bar.shape[1] + page.gap, under, f"{scale.most:.2f}   {scale.words}", "left")

@@ -62,7 +62,7 @@ def log_snr_words(level: Level, i: int = 0) -> str:
     values = level.log_snr.reshape(-1)
     value = float(values[i if len(values) > 1 else 0])
     if math.isfinite(value):
-        return f"{value:.1f}".replace("-", "−")
+        return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
     return "∞" if value > 0 else "−∞"
 
 
