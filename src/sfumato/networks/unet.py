@@ -179,16 +179,15 @@ class UNet(nn.Module):
         context: Tensor | None,
         skip: Tensor | None = None,
     ) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return _through(block, attention, h, embedding, context, skip)
         noise = current_streams()  # the backward pass may run in another thread, where they are not set
 
         def run(h: Tensor, embedding: Tensor, context: Tensor | None, skip: Tensor | None) -> Tensor:
             with streams(noise):
-                h = block(h if skip is None else torch.cat([h, skip], dim=1), embedding)
-                return h if attention is None else attention(h, context)
+                return _through(block, attention, h, embedding, context, skip)
 
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(run, h, embedding, context, skip, use_reentrant=False, preserve_rng_state=False)
-        return run(h, embedding, context, skip)
+        return checkpoint(run, h, embedding, context, skip, use_reentrant=False, preserve_rng_state=False)
 
     def _embed(self, x: Tensor, label: Tensor, rows: Tensor | None) -> Tensor:
         c = self.config
@@ -226,3 +225,16 @@ class UNet(nn.Module):
             raise SettingsError("UNet: this network looks at a context (a caption), so it must be given one.")
         if context is not None and not looks:
             raise SettingsError("UNet: this network does not look at a context, so it cannot be given one.")
+
+
+def _through(
+    block: nn.Module,
+    attention: nn.Module | None,
+    h: Tensor,
+    embedding: Tensor,
+    context: Tensor | None,
+    skip: Tensor | None,
+) -> Tensor:
+    """A residual block and its attention; what was kept on the way down goes in beside h."""
+    h = block(h if skip is None else torch.cat([h, skip], dim=1), embedding)
+    return h if attention is None else attention(h, context)
