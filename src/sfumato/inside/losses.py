@@ -37,7 +37,8 @@ from sfumato.training.weights import V_LOSS
 _DRAWS = 1 << 14
 _EDGE = 0.002
 """The share of training levels that is left out at either end: endless curves have no first log-SNR."""
-_ROWS = 256
+_NUMBERS = 1 << 23
+"""How many numbers the ideal denoiser is asked about at a time: 64 MB in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +208,7 @@ def _side(run: Run, data: DataSet, rows: np.ndarray, noise: Noise, levels: Level
         network[:, j] = objective(Trial(clean, noisy, level, estimate)).cpu().double()
     flat = torch.arange(n * count)
     best = torch.empty(n * count, dtype=torch.float64)
-    for part in flat.split(_ROWS * 4):
+    for part in flat.split(max(1, _NUMBERS // x0[0].numel())):
         i, j = part // count, part % count
         level = Level(levels.alpha[j], levels.sigma[j])
         error = clean_error(ideal, x0[i], eps[i], level, None if classes is None else classes[i])
