@@ -136,7 +136,10 @@ def test_a_self_conditioned_run(data: DataSet, tmp_path: Path) -> None:
     assert run.card.config().in_channels == 2
     assert "last estimate" in (run.card.diffusers or "")
     again = load(tmp_path / "run").sample(2, steps=3)
+    fed: list[Tensor] = []
+    run.model.network.register_forward_pre_hook(lambda _, given: fed.append(given[0]))
     assert torch.equal(run.sample(2, steps=3), again)
+    assert [bool(x[:, 1:].abs().sum() > 0) for x in fed] == [False, True, True]
     with pytest.raises(SettingsError, match="does not fit images of 1 and self-conditioning"):
         run.card.but(
             network=run.card.network.model_copy(update={"settings": _plain(run.card.network.settings)})

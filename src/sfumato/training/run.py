@@ -26,6 +26,7 @@ from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
 from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
+from sfumato.learned import Learned
 from sfumato.recorded_schedules import describe_schedule, schedule_hash
 from sfumato.run_folder import save
 from sfumato.runs import Run
@@ -147,9 +148,11 @@ class FolderRun:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""
         c, state = self.training.counters, self.training.state
         train, schedule = self.settings.train, self.training.model.schedule
+        moved: dict[str, object] = {}
+        if isinstance(schedule, Learned):
+            moved = {"schedule": describe_schedule(schedule), "schedule_hash": schedule_hash(schedule)}
         card = self.card.but(
-            schedule=describe_schedule(schedule),
-            schedule_hash=schedule_hash(schedule),
+            **moved,
             weights=WeightsSettings(kind="ema", horizon=state.ema.horizon),
             training=TrainingSettings(
                 images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed
