@@ -116,6 +116,7 @@ def write_curve(path: Path, found: Bound, points: Sequence[Point]) -> None:
     right.errorbar(places, heights, errors, marker=few, markersize=4, elinewidth=0.8 if few else 0.3)
     right.set_xlabel("log-SNR of what is being told")
     right.set_ylabel("bits per dimension for a unit of log-SNR")
+    right.set_title("bars: 2 standard errors", fontsize="small")
     right.set_ylim(bottom=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
