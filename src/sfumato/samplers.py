@@ -170,7 +170,7 @@ def restarted(levels: Levels) -> list[Move]:
 class Known(NamedTuple):
     """A sampler that has a name, and what it is good for."""
 
-    sampler: Walker
+    sampler: Sampler | Adaptive
     good_for: str
 
 
@@ -279,7 +279,6 @@ def sampler(name: str, eta: float | None = None, tolerance: float | None = None)
         return replace(found, fresh=fresh, tolerance=found.tolerance if tolerance is None else tolerance)
     if tolerance is not None:
         raise SettingsError(f"{base} takes the steps that it is told: a tolerance goes with dpm-adaptive")
-    assert isinstance(found, Sampler)
     return replace(found, fresh=fresh, grid=GRIDS[grid] if grid else found.grid)
 
 
