@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sfumato.data.dataset import Batch, DataSet
 from sfumato.errors import SettingsError
 from sfumato.forward import noised
-from sfumato.model import Model
+from sfumato.model import LogSigma, Model
 from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, Estimate, V
 from sfumato.runs import load
@@ -66,6 +67,22 @@ def test_half_of_the_samples_see_the_first_answer_without_gradient() -> None:
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=0)
 
 
+def test_half_precision_has_the_same_gradients_with_a_first_look() -> None:
+    """A cast that is made without gradient must not be used again with it."""
+    gradients: list[Tensor] = []
+    for precision in ("fp32", "bf16"):
+        with seeded(2, "weights"):
+            network = Narrow()
+        told = Model(network, LogLinear(-4.0, 4.0), Clean(), LogSigma(), self_conditioned=True)
+        asked = replace(lesson(network), model=told, precision=precision)
+        asked.losses(signs(range(64)), None, range(64)).mean().backward()
+        found = [p.grad for p in network.parameters()]
+        gradients.append(torch.cat([g.reshape(-1) for g in found if g is not None]))
+        assert len(found) == sum(g is not None for g in found)
+    apart = (gradients[0] - gradients[1]).norm() / gradients[0].norm()
+    assert float(apart) < 0.1
+
+
 def _eps(images: Tensor) -> Tensor:
     return Noise.of(0, "noise", places=range(len(images))).normal(images.shape[1:], "eps")
 
@@ -105,8 +122,6 @@ class Narrow(nn.Module):
 
 def test_a_guess_is_of_use_to_a_model_that_was_trained_with_it() -> None:
     """Each number alone knows little; the mean of four guesses knows more, so a second look is better."""
-    from sfumato.model import LogSigma
-
     schedule = LogLinear(-4.0, 4.0)
     with seeded(2, "weights"):
         model = Model(Narrow(), schedule, Clean(), LogSigma(), self_conditioned=True)

@@ -86,10 +86,16 @@ class Lesson:
         x0, eps = images.to(self.device), eps.to(self.device)
         cond: dict[str, Condition] = {} if classes is None else {"classes": classes.to(self.device)}
         x = noised(x0, eps, level)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            seen = None if shown is None else self._guess(x, level, cond, shown)
+        seen: Estimate | None = None
+        if shown is not None:
+            with self._cast():
+                seen = self._guess(x, level, cond, shown)
+        with self._cast():  # anew: what one casts without gradient, it keeps without gradient
             estimate = self.model(x, level, seen, **cond)
         return Trial(x0, eps, level, estimate, self.model.schedule)
+
+    def _cast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _guess(self, x: Tensor, level: Level, cond: dict[str, Condition], shown: Tensor) -> Estimate:
         """What the model says of the rows that are `shown` it, without gradient; 0 for the others, as for a
