@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -160,6 +160,12 @@ def test_the_table_says_what_counting_finds(name: str) -> None:
 # few steps
 
 
+def few(grid: str) -> Iterator[tuple[Schedule, int]]:
+    """From the table's last step on every grid; from pure noise on those that visit it."""
+    schedules = FEW if grid in ("trailing", "bounded") else FEW[:1]
+    return itertools.product(schedules, (1, 2, 3))
+
+
 @cache
 def furthest(name: str, schedule: Schedule, steps: int) -> float:
     """The largest error over a Gaussian whose flow is known."""
@@ -175,7 +181,7 @@ def furthest(name: str, schedule: Schedule, steps: int) -> float:
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", STEADY)
 def test_one_two_and_three_steps_are_hardly_worse_than_ddims(name: str, grid: str) -> None:
-    for schedule, steps in itertools.product(FEW, (1, 2, 3)):
+    for schedule, steps in few(grid):
         off, ddim = (furthest(f"{one}-{grid}", schedule, steps) for one in (name, "ddim"))
         assert off < 3 * ddim, (schedule, steps)
 
@@ -189,7 +195,7 @@ def test_one_two_and_three_steps_with_new_noise_stay_on_the_data(name: str, grid
     """
     how, plain = (replace(SAMPLERS[one], grid=GRIDS[grid]) for one in (name, "ddim"))
     denoise = Exact(lambda x, level: WIDE.posterior_mean(x, level.alpha, level.sigma))
-    for schedule, steps in itertools.product(FEW, (1, 2, 3)):
+    for schedule, steps in few(grid):
         x, ddim = (ended(one, schedule, steps, range(4), denoise, 200) for one in (how, plain))
         assert bool(x.isfinite().all())
         assert float(x.std()) < 2, (schedule, steps)
