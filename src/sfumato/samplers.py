@@ -223,7 +223,8 @@ KNOWN: Mapping[str, Known] = {
         Sampler(ONE, Langevin(moving=Ancestral()), EVEN, plans.corrected), "score models, hundreds of steps"
     ),
     "langevin": Known(
-        Sampler(ONE, Langevin(moving=Lower()), EVEN, plans.annealed), "score models, hundreds of levels"
+        Sampler(ONE, Langevin(moving=Lower()), EVEN, plans.annealed),
+        "score models, 200 levels up: fewer end in noise",
     ),
     # as many steps as it takes
     "dpm-adaptive": Known(Adaptive(), "an error to keep instead of a number of steps"),

@@ -57,6 +57,31 @@ def test_everybodys_spelling_leads_to_one_object(name: str) -> None:
         assert sampler(said) == sampler(name), said
 
 
+A1111 = """Euler a; Euler; LMS; Heun; DPM2; DPM2 a; DPM++ 2S a; DPM++ 2M; DPM++ SDE; DPM++ 2M SDE; DPM++ 3M
+SDE; DPM++ 2M SDE Heun; DPM fast; DPM adaptive; LMS Karras; DPM2 Karras; DPM2 a Karras; DPM++ 2S a Karras;
+DPM++ 2M Karras; DPM++ SDE Karras; DPM++ 2M SDE Karras; DPM++ 2M SDE Exponential; DPM++ 3M SDE Karras; DPM++
+3M SDE Exponential; DPM++ 2M SDE Heun Karras; DPM++ 2M SDE Heun Exponential; Restart; DDIM; PLMS; UniPC;
+DDPM; LCM; DPM++ 2M Automatic; DPM++ 2M SGM Uniform; Euler Simple; Euler Normal; Euler a Polyexponential"""
+COMFY = """euler euler_ancestral heun dpm_2 dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral
+dpmpp_sde dpmpp_sde_gpu dpmpp_2m dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_3m_sde
+dpmpp_3m_sde_gpu ddpm lcm ipndm deis res_multistep ddim uni_pc uni_pc_bh2 sample_dpmpp_2m_sde sample_heun"""
+DIFFUSERS = """DDPM DDIM PNDM DPMSolverMultistep DPMSolverSinglestep DPMSolverSDE UniPCMultistep
+DEISMultistep LMSDiscrete EulerDiscrete EulerAncestralDiscrete HeunDiscrete KDPM2Discrete
+KDPM2AncestralDiscrete EDMEuler EDMDPMSolverMultistep CosineDPMSolverMultistep FlowMatchEulerDiscrete
+FlowMatchHeunDiscrete LCM IPNDM CMStochasticIterative ScoreSdeVe"""
+
+
+def test_every_name_that_people_bring_is_known() -> None:
+    for name in A1111.split(";"):
+        assert isinstance(sampler(name.strip()), Walker)
+    for name in COMFY.split():
+        assert isinstance(sampler(name.strip()), Walker)
+        for scheduler in ("karras", "exponential", "normal", "simple", "sgm_uniform", "ddim_uniform"):
+            assert "adaptive" in name or isinstance(sampler(f"{name} {scheduler}"), Sampler)
+    for name in DIFFUSERS.split():
+        assert isinstance(sampler(f"{name}Scheduler"), Sampler)
+
+
 def test_every_other_name_and_grid_leads_somewhere() -> None:
     assert set(ALIASES) <= set(KNOWN)
     assert set(GRID_NAMES.values()) == {"", *GRIDS}
