@@ -25,6 +25,7 @@ from sfumato.files import Checkpoints, read_json
 from sfumato.runs import load
 from sfumato.training.device import choose_device, choose_precision, gains_from_bf16
 from sfumato.training.figures import grid, write_loss
+from sfumato.training.learned_schedule import value_of
 from sfumato.training.logs import LOG, TensorBoard, WeightsAndBiases, read_log
 from sfumato.training.recipes import RunSettings, pixels
 from sfumato.training.run import train_run
@@ -157,12 +158,15 @@ def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list
     assert "\n" not in str(result.exception)
 
 
-def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["cosine", "learned"])
+def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path, schedule: str) -> None:
     """A learning rate that destroys: looks get worse, and the best is what the folder holds."""
+    weight = "bound" if schedule == "learned" else "simple"
     training = TrainSettings(
-        steps=50, batch=4, lr=0.05, warmup=0, ema=0.0, validate=1, patience=3, averages=0
+        steps=50, batch=4, lr=0.05, warmup=0, ema=0.0, validate=1, patience=3, averages=0, weight=weight
     )
-    steps = list(train_run(data, RunSettings(training), tmp_path / "run", sample_share=0.0))
+    settings = RunSettings(training, schedule=schedule)
+    steps = list(train_run(data, settings, tmp_path / "run", sample_share=0.0))
     assert steps[-1].step < 50
     looks = [s.validation.loss for s in steps if s.validation is not None]
     best = looks.index(min(looks)) + 1
@@ -171,9 +175,11 @@ def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path
     marked = checkpoints.best()
     assert marked is not None
     assert marked.step == best
-    wanted = checkpoints.load(marked)[0]["ema"]
-    for name, value in load(tmp_path / "run", "cpu").model.named_parameters():
-        assert torch.equal(value, wanted[name])
+    groups, model = checkpoints.load(marked)[0], load(tmp_path / "run", "cpu").model
+    for name, value in model.named_parameters():
+        assert torch.equal(value, groups["ema"][name])
+    if schedule == "learned":
+        assert model.schedule == value_of(groups["schedule"])
 
 
 def test_a_signal_ends_the_command_with_its_code(pictures: Path, tmp_path: Path) -> None:

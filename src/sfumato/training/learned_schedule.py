@@ -33,6 +33,13 @@ _WIDEST, _NARROWEST = 20.0, 1.0
 """Bounds of |gamma| at the ends, and of their distance."""
 
 
+def value_of(tensors: Mapping[str, Tensor]) -> Learned:
+    """The schedule that a `LearnedSchedule` of these tensors holds."""
+    low, high = tensors["ends"].tolist()
+    slopes, heights = (tuple(tensors[name].exp().tolist()) for name in ("slopes", "heights"))
+    return Learned(low, high, slopes, tuple(tensors["centres"].tolist()), heights)
+
+
 class LearnedSchedule:
     """The companion that moves `model.schedule`, a `Learned`, by Adam; `lr` is in log-SNR for the ends and
     relative for slopes and heights."""
@@ -63,10 +70,7 @@ class LearnedSchedule:
 
     def value(self) -> Learned:
         """The schedule now."""
-        part = {name: p.detach() for name, p in self._parts.items()}
-        low, high = part["ends"].tolist()
-        slopes, heights = (tuple(part[name].exp().tolist()) for name in ("slopes", "heights"))
-        return Learned(low, high, slopes, tuple(part["centres"].tolist()), heights)
+        return value_of({name: p.detach() for name, p in self._parts.items()})
 
     def watch(self, trial: Trial, losses: Tensor, places: Sequence[int]) -> Tensor | None:
         with torch.no_grad():

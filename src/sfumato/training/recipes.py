@@ -163,9 +163,9 @@ class RunSettings:
             image=ImageSettings(channels=channels, height=height, width=width, bits=16 if bits == 16 else 8),
             classes=names,
             clip=True,
-            sampler=SamplerSettings(
-                name="ddpm-learned" if self.learned_variance else "ddim", steps=50, guidance=1.0
-            ),
+            sampler=SamplerSettings(name="ddpm-learned", steps=50)
+            if self.learned_variance
+            else SamplerSettings(),
             data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
         )
 

@@ -30,8 +30,10 @@ from sfumato.learned import Learned
 from sfumato.recorded_schedules import describe_schedule, schedule_hash
 from sfumato.run_folder import save
 from sfumato.runs import Run
+from sfumato.schedules import Schedule
 from sfumato.training.crew import ALONE, Crew
 from sfumato.training.figures import write_grid, write_loss
+from sfumato.training.learned_schedule import value_of
 from sfumato.training.logs import LOG, Log, Tracker, read_log, values
 from sfumato.training.recipes import RunSettings
 from sfumato.training.settings import Habits
@@ -147,7 +149,8 @@ class FolderRun:
     def export(self) -> Card:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""
         c, state = self.training.counters, self.training.state
-        train, schedule = self.settings.train, self.training.model.schedule
+        train = self.settings.train
+        average, schedule = self._averages()
         moved: dict[str, object] = {}
         if isinstance(schedule, Learned):
             moved = {"schedule": describe_schedule(schedule), "schedule_hash": schedule_hash(schedule)}
@@ -158,17 +161,20 @@ class FolderRun:
                 images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed
             ),
         )
-        return save(self.out, self.training.model, card, self._averages(), keep_raw=True)
+        return save(self.out, self.training.model, card, average, keep_raw=True)
 
-    def _averages(self) -> dict[str, Tensor]:
-        """The averaged weights; those of the best look once a run has stopped for want of a better one."""
+    def _averages(self) -> tuple[dict[str, Tensor], Schedule]:
+        """The averaged weights and the schedule that they were trained on; those of the best look once a run
+        has stopped for want of a better one."""
+        schedule = self.training.model.schedule
         state, trend = self.training.state, self.training.counters.trend
         patience = self.settings.train.patience
         if patience and trend.since >= patience and isinstance(self.training.vault, Disk):
             best = self.training.vault.checkpoints.best()
             if best is not None:
-                return self.training.vault.checkpoints.load(best)[0]["ema"]
-        return state.weights.named(state.average)
+                kept = self.training.vault.checkpoints.load(best)[0]
+                return kept["ema"], value_of(kept["schedule"]) if "schedule" in kept else schedule
+        return state.weights.named(state.average), schedule
 
     def _time_to_sample(self, step: TrainStep) -> bool:
         """The first grid's cost is guessed: a picture asked once costs a third of training on it."""
