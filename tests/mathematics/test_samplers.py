@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 import torch
-from oracles import gaussian_map
+from oracles import MIXTURE, exact, flow_map, gaussian_map
 from torch import Tensor, nn
 
 from sfumato import plans
@@ -226,6 +226,22 @@ def test_one_two_and_three_steps_with_new_noise_stay_on_the_data(name: str, grid
         assert float(x.std()) < 2, (schedule, steps)
         assert abs(float(x.mean()) - 0.3) < abs(float(ddim.mean()) - 0.3) + 0.15, (schedule, steps)
         assert steps > 1 or how.route != plans.descend or torch.equal(x, ddim)
+
+
+@pytest.mark.parametrize(("name", "lower"), [("deis", "dpm-solver-2m"), ("v-ab3", "v-ab2")])
+def test_a_higher_order_is_not_stretched_over_a_leap_to_clean_data(name: str, lower: str) -> None:
+    """Trailing grids end far from clean data, infinitely far in log-SNR."""
+    noise, table = Noise(tuple(range(32))), FEW[0]
+    start = sampler(name).start(table, 10)
+    x = prior(start, (2,), noise).double()
+    truth = flow_map(MIXTURE, x, start, Level.of(1.0, 1e-5), 200)
+
+    def off(said: str) -> float:
+        *_, last = sampler(f"{said}-trailing").walk(exact(MIXTURE), x, table, 10, noise)
+        return float((last.x - truth).square().mean().sqrt())
+
+    assert off(name) < 1.3 * off(lower)
+    assert off(name) < off("ddim")
 
 
 # where the model is asked
