@@ -234,11 +234,13 @@ def pixels(
         )
     _fill(said, "warmup", _warmup(said))
     _fill(said, "ema", _DECAYS[model])
-    if others.get("schedule") == "learned":
-        _fill(said, "weight", "bound")
+    if others.get("schedule") == "learned" and "weight" not in said:
+        said["weight"] = "bound"
+        reasons.append("weight bound: it is what a learned schedule is learned by")
     _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
-    if others.get("learned_variance") and said["weight"] != "bound":
-        _fill(said, "bound", 0.001)
+    if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
+        said["bound"] = 0.001
+        reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")
     if not data.classes:
         said["drop"] = 0.0
     if dropout is None:
