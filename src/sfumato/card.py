@@ -83,8 +83,8 @@ class ImageSettings(Part):
 class SamplerSettings(Part):
     """How to sample where the user does not say. `guidance` is used where a class is asked for."""
 
-    name: Name = "ddim"
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 50
+    name: Name = "vab"
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
     guidance: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
 
 

@@ -221,7 +221,7 @@ def test_a_picture_tells_how_it_was_made(
     lines = texts["parameters"].splitlines()
     assert lines[0] == "ox"
     sha = load(home / "pets", "cpu").sha256
-    assert lines[1].startswith("Steps: 3, Sampler: ddim, CFG scale: 2, Seed: 0, Size: 8x8, Model hash: ")
+    assert lines[1].startswith("Steps: 3, Sampler: vab, CFG scale: 2, Seed: 0, Size: 8x8, Model hash: ")
     assert sha[:10] in lines[1]
     assert SOURCE in texts["XML:com.adobe.xmp"]
     said = json.loads(texts["sfumato"])
