@@ -100,7 +100,9 @@ def test_a_completion_depends_on_its_seed_alone(run: Run) -> None:
 
 def test_what_is_decided_grows_as_bayes_says(run: Run) -> None:
     known = knowing(run, belief)
-    found = stages(known, known.recipe(1, steps=50, clip=False), count=100, moments=5, examples=2)
+    found = stages(
+        known, known.recipe(1, sampler="ddim", steps=50, clip=False), count=100, moments=5, examples=2
+    )
     assert [len(stage.examples) for stage in found] == [2] * 5
     shares = decided(found)
     assert shares[0] == 0
