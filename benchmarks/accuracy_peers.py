@@ -133,7 +133,7 @@ def k_diffusion() -> Iterator[tuple[str, str, Run]]:
         return
     sys.meta_path.append(Stand())
     package = types.ModuleType("k_diffusion")  # without its __init__, which imports everything it has
-    package.__path__ = list(found.submodule_search_locations or ())
+    package.__path__, package.__spec__ = list(found.submodule_search_locations or ()), found
     sys.modules.setdefault("k_diffusion", package)
     sampling = importlib.import_module("k_diffusion.sampling")
     grids = {"karras": sampling.get_sigmas_karras, "exponential": sampling.get_sigmas_exponential}

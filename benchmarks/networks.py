@@ -135,7 +135,7 @@ def keep() -> None:
 
 
 class Stand(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Empty modules in place of what peers import for their trainers and not for their networks or samplers."""
+    """Empty modules in place of what peers import for their trainers alone."""
 
     ABSENT = (
         "torchvision", "scipy", "accelerate", "ema_pytorch", "pytorch_fid", "torch_fidelity", "torchsde",

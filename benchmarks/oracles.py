@@ -1,8 +1,9 @@
 """Three problems whose every answer is known: what the samplers' accuracy is measured on.
 
 `gmm2d` (8 components in the plane), `gmm64d` (10 components in 64 dimensions, most of whose variance lies
-in a few of them) and `gmm8d`, kept for confirmation, each with its exact denoiser, the starts that errors are averaged over, and the exact end
-of the probability flow from each start. All in float64. The schedule is DDPM's table, `SCHEDULE`.
+in a few of them) and `gmm8d`, kept for confirmation, each with its exact denoiser, the starts that errors are
+averaged over, and the exact end of the probability flow from each start. All in float64. The schedule is
+DDPM's table, `SCHEDULE`.
 
     python benchmarks/oracles.py          says how far the references are from converged
 """

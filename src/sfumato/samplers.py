@@ -305,6 +305,6 @@ def traits(how: Walker) -> Traits:
         *_, last = how.walk(counted, x, Linear(), steps, Noise((seed,)))
         return counted.counts[0], last.i, last.x
 
-    (least, i, here), (most, _, _), (_, _, there) = tried(few, 1), tried(many, 1), tried(few, 2)
+    (least, i, _), (most, _, here), (_, _, there) = tried(few, 1), tried(many, 1), tried(many, 2)
     each = (most - least) / (many - few) if few and many else (least - 1) / i
     return Traits(how.order, each, not torch.equal(here, there))
