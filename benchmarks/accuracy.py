@@ -80,7 +80,7 @@ def ours() -> Iterator[tuple[str, str, Run]]:
 
 def by_sampler(how: Sampler, problem: Problem, evaluations: int) -> Tensor | None:
     """The end of a walk with the most steps that cost no more than these evaluations; None if none cost as
-    many, or one less."""
+    many, or up to two less."""
     asked = evaluations
     while asked > 0:
         try:
@@ -90,7 +90,7 @@ def by_sampler(how: Sampler, problem: Problem, evaluations: int) -> Tensor | Non
         if cost <= evaluations:
             break
         asked = min(asked - 1, max(1, asked * evaluations // cost + 1))
-    if asked == 0 or cost < evaluations - 1:
+    if asked == 0 or cost < evaluations - 2:
         return None
     *_, last = how.walk(problem.denoiser, problem.start(), SCHEDULE, asked, streams(problem.starts))
     return last.x

@@ -27,7 +27,7 @@ from sfumato.guidance.mix import classifier_free
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.run_folder import open_folder, save
-from sfumato.samplers import Adaptive, Walker, sampler
+from sfumato.samplers import Adaptive, Walker, sampler, usual_steps
 from sfumato.sampling import Step, prior
 from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
@@ -149,7 +149,7 @@ class Run:
             batch=_at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
             tolerance=None if tolerance is None else float(tolerance),
-        ).paced(own.steps)
+        ).paced(own.steps if name == own.name else usual_steps(name) or own.steps)
         if isinstance(recipe.how().fresh, LearnedVariance) and not self.card.learned_variance:
             raise SettingsError(
                 f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"

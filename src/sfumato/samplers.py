@@ -168,10 +168,11 @@ def restarted(levels: Levels) -> list[Move]:
 
 
 class Known(NamedTuple):
-    """A sampler that has a name, and what it is good for."""
+    """A sampler that has a name, what it is good for, and how many steps it takes where none are said."""
 
     sampler: Sampler | Adaptive
     good_for: str
+    steps: int = 20
 
 
 ONE, PLMS, EVEN = Multistep(order=1), Multistep("eps", "index", 4), plans.log_snr
@@ -182,56 +183,65 @@ KNOWN: Mapping[str, Known] = {
         "the recommended one: the most exact at any number of steps",
     ),
     # one look a step
-    "ddim": Known(Sampler(ONE), "one seed, one picture; the plain move, for comparison"),
-    "euler": Known(Sampler(ONE, grid=plans.karras), "the same on k-diffusion's grid"),
-    "ddpm": Known(Sampler(ONE, Ancestral()), "the original; from a hundred steps up"),
-    "ddpm-large": Known(Sampler(ONE, LargeVariance()), "the original with beta; for a thousand steps"),
-    "ddpm-learned": Known(Sampler(ONE, LearnedVariance()), "models with a learned variance; from 25 up"),
-    "euler-a": Known(Sampler(ONE, Ancestral(), plans.karras), "varied pictures, on k-diffusion's grid"),
-    "lcm": Known(Sampler(ONE, Anew()), "consistency models, 1 to 8 steps"),
+    "ddim": Known(Sampler(ONE), "one seed, one picture; the plain move, for comparison", 50),
+    "euler": Known(Sampler(ONE, grid=plans.karras), "the same on k-diffusion's grid", 50),
+    "ddpm": Known(Sampler(ONE, Ancestral()), "the original; from a hundred steps up", 250),
+    "ddpm-large": Known(Sampler(ONE, LargeVariance()), "the original with beta; for a thousand steps", 1000),
+    "ddpm-learned": Known(Sampler(ONE, LearnedVariance()), "models with a learned variance; from 25 up", 50),
+    "euler-a": Known(Sampler(ONE, Ancestral(), plans.karras), "varied pictures, on k-diffusion's grid", 50),
+    "lcm": Known(Sampler(ONE, Anew()), "consistency models, 1 to 8 steps", 4),
     # what was seen before, averaged
     "dpmpp-2m": Known(Sampler(Multistep("x0", "log_snr", 2), grid=EVEN), "10 to 50 steps, strong guidance"),
-    "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=EVEN), "20 to 100 steps"),
-    "dpmpp-2m-sde": Known(Sampler(Multistep("x0", "log_snr", 2), Sde(), EVEN), "stochastic, from 20 steps"),
-    "dpmpp-3m-sde": Known(Sampler(Multistep("x0", "log_snr", 3), Sde(), EVEN), "stochastic, from 50 steps"),
+    "dpmpp-3m": Known(Sampler(Multistep("x0", "log_snr", 3), grid=EVEN), "20 to 100 steps", 25),
+    "dpmpp-2m-sde": Known(
+        Sampler(Multistep("x0", "log_snr", 2), Sde(), EVEN), "stochastic, from 20 steps", 40
+    ),
+    "dpmpp-3m-sde": Known(
+        Sampler(Multistep("x0", "log_snr", 3), Sde(), EVEN), "stochastic, from 50 steps", 50
+    ),
     "unipc": Known(Sampler(UniPC(2), grid=EVEN), "10 to 50 steps: looks back at each move"),
     "unipc-1": Known(Sampler(UniPC(1), grid=EVEN), "the same, of lower order"),
-    "unipc-3": Known(Sampler(UniPC(3), grid=EVEN), "the same, from 25 steps, little guidance"),
-    "unipc-4": Known(Sampler(UniPC(4), grid=EVEN), "the same, for fine grids"),
+    "unipc-3": Known(Sampler(UniPC(3), grid=EVEN), "the same, from 25 steps, little guidance", 25),
+    "unipc-4": Known(Sampler(UniPC(4), grid=EVEN), "the same, for fine grids", 50),
     "v-ab2": Known(Sampler(Multistep("v", "log_snr", 2), grid=EVEN), "5 to 10 steps"),
     "v-ab3": Known(Sampler(Multistep("v", "log_snr", 3), grid=EVEN), "5 to 25 steps"),
     "dpm-solver-2m": Known(Sampler(Multistep("eps", "log_snr", 2), grid=EVEN), "10 to 50, no guidance"),
     "deis": Known(Sampler(Multistep("eps", "log_snr", 3), grid=EVEN), "10 to 50, no guidance"),
     "deis-tab": Known(Sampler(Multistep("eps", "time", 3), grid=plans.trailing), "DEIS as first published"),
-    "lms": Known(Sampler(Multistep("eps", "ratio", 4), grid=EVEN), "from 50 steps up, very exact"),
-    "plms": Known(Sampler(PLMS), "what older models' pages were made with"),
-    "pndm": Known(Sampler(Started(PLMS, RungeKutta("eps", 4))), "the same with its Runge-Kutta start"),
+    "lms": Known(Sampler(Multistep("eps", "ratio", 4), grid=EVEN), "from 50 steps up, very exact", 50),
+    "plms": Known(Sampler(PLMS), "what older models' pages were made with", 50),
+    "pndm": Known(Sampler(Started(PLMS, RungeKutta("eps", 4))), "the same with its Runge-Kutta start", 50),
     # further looks within the step
-    "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference, from 20 steps up"),
-    "dpm2": Known(Sampler(Singlestep("eps", 2), grid=plans.karras), "a reference, from 20 steps up"),
+    "heun": Known(Sampler(Heun("eps"), grid=plans.karras), "a reference, from 20 steps up", 25),
+    "dpm2": Known(Sampler(Singlestep("eps", 2), grid=plans.karras), "a reference, from 20 steps up", 25),
     "dpm-solver-2": Known(Sampler(Singlestep("eps", 2), grid=EVEN), "10 steps up, no guidance"),
     "dpm-solver-3": Known(Sampler(Singlestep("eps", 3), grid=EVEN), "5 steps up, no guidance"),
     "dpmpp-2s": Known(Sampler(Singlestep("x0", 2), grid=EVEN), "5 steps up, strong guidance"),
     "dpmpp-3s": Known(Sampler(Singlestep("x0", 3), grid=EVEN), "5 steps up, exact"),
-    "dpm2-a": Known(Sampler(Singlestep("eps", 2), Ancestral(), plans.karras), "stochastic, from 50 steps"),
+    "dpm2-a": Known(
+        Sampler(Singlestep("eps", 2), Ancestral(), plans.karras), "stochastic, from 50 steps", 50
+    ),
     "dpmpp-2s-a": Known(Sampler(Singlestep("x0", 2), Ancestral(), plans.karras), "stochastic, from 10 steps"),
     "dpmpp-sde": Known(Sampler(Singlestep("x0", 2), Sde(), plans.karras), "stochastic, from 10 steps"),
     # up and down again
-    "edm": Known(Sampler(Heun("eps"), grid=plans.karras, route=plans.churn), "stochastic, 50 steps up"),
-    "restart": Known(Sampler(Heun("eps"), grid=plans.karras, route=restarted), "stochastic, 20 steps up"),
+    "edm": Known(Sampler(Heun("eps"), grid=plans.karras, route=plans.churn), "stochastic, 50 steps up", 50),
+    "restart": Known(Sampler(Heun("eps"), grid=plans.karras, route=restarted), "stochastic, 20 steps up", 40),
     "pc": Known(
-        Sampler(ONE, Langevin(moving=Ancestral()), EVEN, plans.corrected), "score models, hundreds of steps"
+        Sampler(ONE, Langevin(moving=Ancestral()), EVEN, plans.corrected),
+        "score models, hundreds of steps",
+        250,
     ),
     "langevin": Known(
         Sampler(ONE, Langevin(moving=Lower()), EVEN, plans.annealed),
         "score models, 200 levels up: fewer end in noise",
+        200,
     ),
     # as many steps as it takes
     "dpm-adaptive": Known(Adaptive(), "an error to keep instead of a number of steps"),
     "dpm-adaptive-12": Known(Adaptive(adaptive.Pair(order=2)), "the same, of lower order"),
     # straight paths
     "flow-euler": Known(
-        Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows, few steps"
+        Sampler(Multistep("flow", "linear", 1), grid=plans.uniform), "straight flows, few steps", 50
     ),
     "flow-ab2": Known(Sampler(Multistep("flow", "linear", 2), grid=plans.uniform), "flows, from 10 steps up"),
     "flow-midpoint": Known(
@@ -281,6 +291,12 @@ def sampler(name: str, eta: float | None = None, tolerance: float | None = None)
     if tolerance is not None:
         raise SettingsError(f"{base} takes the steps that it is told: a tolerance goes with dpm-adaptive")
     return replace(found, fresh=fresh, grid=GRIDS[grid] if grid else found.grid)
+
+
+def usual_steps(how: str | Walker) -> int | None:
+    """The steps that a sampler takes where none are said; None for one without a name."""
+    parts = split(how, KNOWN) if isinstance(how, str) else None
+    return None if parts is None else KNOWN[parts[0]].steps
 
 
 class Traits(NamedTuple):

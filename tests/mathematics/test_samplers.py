@@ -178,7 +178,7 @@ def test_the_table_says_what_counting_finds(name: str) -> None:
         counted.append(len(seen.asked))
     assert TRAITS[name].evaluations == (counted[1] - counted[0]) / 12
     assert TRAITS[name].order == how.solver.order
-    renoises = any(move.renoise for move in how.plan(Linear(), 12))
+    renoises = any(move.renoise for move in how.plan(Linear(), 24))
     assert TRAITS[name].stochastic == (how.fresh != Ode() or renoises)
 
 

@@ -20,7 +20,7 @@ def sample(
         "--class",
         help="A class by name or number; several by commas; all: one row a class; none: no class.",
     ),
-    steps: int | None = typer.Option(None, help="Steps of the sampler. [the run's own]"),
+    steps: int | None = typer.Option(None, help="Steps. [the run's own; another sampler's usual]"),
     sampler: str | None = typer.Option(
         None, help="ddim, ddpm, dpmpp-2m, heun, ...: see sfumato samplers. [the run's own]"
     ),

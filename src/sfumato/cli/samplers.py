@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import typer
 
-HEADS = ("name", "order", "evaluations", "noise", "good for", "also called")
+HEADS = ("name", "order", "evaluations", "noise", "steps", "good for", "also called")
 
 
 def samplers(
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
-    """List the samplers: order, evaluations of the model a step, new noise or none, what each is good for.
+    """List the samplers: order, evaluations of the model a step, new noise or none, usual steps, what they
+    are good for.
 
-    Any name may end in a grid: karras, exponential, log-snr, uniform, trailing or leading.
+    Any name may end in a grid: karras, exponential, log-snr, bounded, uniform, trailing or leading.
     """
     from json import dumps
 
@@ -26,21 +27,26 @@ def samplers(
     for row in (HEADS, *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         typer.echo("  ".join([*cells, row[-1]]).rstrip())
-    typer.echo("\nAny name may end in a grid: karras, log-snr (= exponential), uniform, trailing or leading.")
     typer.echo(
-        "evaluations: of the model, a step; guidance doubles them. noise: new, or none beyond the first."
+        "\nAny name may end in a grid: karras, log-snr (= exponential), bounded, uniform, trailing, leading."
+    )
+    typer.echo(
+        "evaluations: of the model, a step; guidance doubles them. noise: new, or none beyond the first. "
+        "steps: where none are said."
     )
 
 
 def table() -> list[Sequence[str]]:
     """A row for each sampler, its columns asked of the objects."""
     from sfumato.sampler_names import ALIASES
-    from sfumato.samplers import KNOWN, traits
+    from sfumato.samplers import KNOWN, Adaptive, traits
 
     rows: list[Sequence[str]] = []
     for name, known in KNOWN.items():
         found = traits(known.sampler)
         noise = "new" if found.stochastic else "-"
         also = ", ".join(ALIASES.get(name, ()))
-        rows.append((name, str(found.order), f"{found.evaluations:.2g}", noise, known.good_for, also))
+        steps = "its own" if isinstance(known.sampler, Adaptive) else str(known.steps)
+        each = f"{found.evaluations:.2g}"
+        rows.append((name, str(found.order), each, noise, steps, known.good_for, also))
     return rows
