@@ -65,6 +65,7 @@ GRID_NAMES: Mapping[str, str] = {
     "leading": "leading",
     "ddim-uniform": "leading",
     "bounded": "bounded",
+    "interior": "interior",
     "automatic": "",
 }
 """The second half of a name. A1111's and ComfyUI's simple, SGM uniform and DDIM uniform round to whole steps

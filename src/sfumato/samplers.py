@@ -262,6 +262,7 @@ GRIDS: Mapping[str, Grid] = {
     "uniform": plans.uniform,
     "trailing": plans.trailing,
     "leading": plans.leading,
+    "interior": plans.interior,
     "bounded": plans.bounded,
 }
 """The grids that a name may end in."""

@@ -93,14 +93,10 @@ class Multistep:
         ticks = [node if isinstance(node, int) else tick(node, self.clock) for node in nodes]
         at = [(t - over.start) / over.unit for t in ticks]
         used = [k for k, s in enumerate(at) if math.isfinite(s)]  # infinitely far away: says nothing
-        endless = self.clock != "index" and math.isinf(tick(leg.there, self.clock))
-        used = used[:2] if endless else used  # no curve through more may be stretched without end
         if len(used) < 2:
             return None
         right = over.moments[: len(used)]
         if len(used) == 2 and self.kind != "exact":
-            if endless:
-                return None
             right = [1.0, self._mean_place(leg)]
         out = [0.0] * len(nodes)
         for k, w in zip(used, solve_vandermonde([at[k] for k in used], right), strict=True):

@@ -36,37 +36,30 @@ class Span(NamedTuple):
 def span(frame: Frame, clock: Clock, here: Point, there: Point, kept: Point, n: int) -> Span | None:
     """The first n moments of a move from `here` to `there`, or None where only order one has a meaning.
 
-    unit is the move's length, so that s ends at 1; a move that is infinite on the log-SNR clock but finite
-    for the kernel (eps to clean data, say) has unit 1 or -1. Where some noise is drawn anew (kept is cleaner
+    unit is the move's length, so that s ends at 1. A move that is infinite on the clock is of order one: no
+    curve through what was seen may be stretched without end. Where some noise is drawn anew (kept is cleaner
     than there) the polynomial spans the whole move, and the kernel is that of the part which is carried: for
     x0 in log-SNR SDE-DPM-Solver++ (Lu et al. 2022b, sec. 5).
     """
     if clock == "index":
         return Span(0.0, 1.0, flat(n))
     start, end = tick(here, clock), tick(there, clock)
-    # no polynomial from infinitely far; renewing all noise leaves nothing to carry
+    # renewing all noise leaves nothing to carry
     if (
-        not math.isfinite(start)
+        not (math.isfinite(start) and math.isfinite(end))
         or start == end
         or math.isfinite(half_log_snr(there)) != math.isfinite(half_log_snr(kept))
     ):
         return None
     if not math.isfinite(place(frame, here)):
         return None
+    unit = end - start
     if not math.isfinite(place(frame, there)):  # all weight at the end
-        return Span(start, end - start, [1.0] * n) if math.isfinite(end) else None
-    if math.isfinite(end):
-        unit = end - start
-    elif clock == "log_snr":
-        unit = math.copysign(1.0, end)
-    else:
-        return None  # the mean itself is infinite
+        return Span(start, unit, [1.0] * n)
     if (frame, clock) in OWN and kept == there:
         return Span(start, unit, flat(n))
     if clock == "log_snr" and frame in ("x0", "eps"):
         rate = 1.0 if frame == "x0" else -1.0
-        if not math.isfinite(end):
-            return Span(start, unit, [float(math.factorial(k)) for k in range(n)])
         return Span(start, unit, moments(n, rate * (half_log_snr(kept) - start)))
     sums = [0.0] * n
     for weight, s in _kernel(frame, clock, here, there, kept, start, unit):
