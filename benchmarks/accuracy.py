@@ -9,7 +9,7 @@ The error of a picture is its root mean square distance from the exact end of th
 of the data's standard deviation; a sampler is judged by its root mean square over pictures, which the few
 that change mode decide, and by the median, which they do not. A family's figure is that of its best grid at
 that count, chosen with hindsight; `vab`, what Sfumato recommends, has one grid and one order for all. Peers
-that are not installed are left out (diffusers; k-diffusion and azula install with --no-deps).
+that are not installed are left out (`pip install --no-deps k-diffusion azula scipy`: LMS needs the last).
 """
 
 from __future__ import annotations
