@@ -114,7 +114,7 @@ SAME: dict[str, tuple[str | Sampler, str, dict[str, Any]]] = {
 def test_the_peer_ends_where_we_end(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, peer, settings = SAME[what]
     if what == "LMS":
-        pytest.importorskip("scipy", reason="diffusers' LMS integrates with scipy, which nothing of ours needs")
+        pytest.importorskip("scipy", reason="diffusers integrates LMS with scipy, which we do not need")
     start, x = ours(sampler(name) if isinstance(name, str) else name, 10)
     found = theirs(peer, 10, start, monkeypatch, **{**TRAILING, **settings})
     assert float((x[-1] - found[-1]).abs().max()) < 2e-6  # the peers' coefficients are float32
