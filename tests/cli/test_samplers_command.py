@@ -10,6 +10,7 @@ from sfumato import cli
 from sfumato.samplers import KNOWN
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_sampler(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["samplers"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -28,6 +28,8 @@ from sfumato.solvers.multistep import Multistep
 from sfumato.solvers.singlestep import Heun, Singlestep
 from sfumato.tables import Table
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD, SPREAD, SNR = 0.3, 0.5, 0.4, 0.16
 ROWS, WIDTH = 100, 1000
 Form = np.ndarray[Any, np.dtype[np.float64]]

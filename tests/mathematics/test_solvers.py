@@ -48,6 +48,7 @@ SOLVERS: list[Solver] = [
 PNDM = Started(Multistep("eps", "index", 4), RungeKutta("eps", 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), RectifiedFlow(), VE()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_the_measured_order_is_the_declared_one(

@@ -25,6 +25,8 @@ from sfumato.solvers.started import Started
 from sfumato.solvers.unipc import UniPC
 from sfumato.tables import Table
 
+pytestmark = pytest.mark.slow
+
 PNDM = Started(Multistep("eps", "index", 4), RungeKutta("eps", 4))
 
 

@@ -129,6 +129,7 @@ def test_renoising_is_a_draw_of_the_forward_process() -> None:
     assert torch.equal(renoise(x_low, low, PURE_NOISE, z), z.double())  # all the way up
 
 
+@pytest.mark.slow
 def test_repainting_draws_the_conditional() -> None:
     """Two correlated numbers, one known: more times around brings the other closer to its conditional law."""
     cov = torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64)

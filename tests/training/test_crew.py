@@ -70,6 +70,7 @@ def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batc
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_what_learns_beside_is_the_same_on_two_processes(
     model: Callable[..., Model], batches: Batches, tmp_path: Path
 ) -> None:

@@ -30,6 +30,8 @@ from sfumato.training.trainer import Training
 from sfumato.training.variational import VariationalBound
 from sfumato.training.vault import Memory
 
+pytestmark = pytest.mark.slow
+
 STD = 0.5
 BENT = Learned(-9.0, 6.0, (3.0, 40.0, 12.0), (0.1, 0.35, 0.9), (0.5, 2.0, 0.01))
 

@@ -36,6 +36,8 @@ from sfumato.training.settings import TrainSettings
 from sfumato.training.trainer import fit
 from sfumato.training.variational import VariationalBound
 
+pytestmark = pytest.mark.slow
+
 STD = 0.4
 TABLE = Table.linear(12, 0.01, 0.4)
 

@@ -45,6 +45,7 @@ def plain(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     return first_loss(pictures, tmp_path_factory.mktemp("plain") / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -127,6 +127,7 @@ def same(a: Result, b: Result) -> bool:
     return (a.digest, a.losses, a.samples, a.looks) == (b.digest, b.losses, b.samples, b.looks)
 
 
+@pytest.mark.slow
 def test_cut_anywhere_and_resumed_bit_for_bit(runner: Callable[[str], Runner]) -> None:
     """One epoch is 32 pictures, 5 1/3 steps. A cut loses what was not saved: it is done again, alike."""
     whole = runner("whole").train()

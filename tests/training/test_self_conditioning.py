@@ -27,6 +27,8 @@ from sfumato.training.run import train_run
 from sfumato.training.settings import TrainSettings
 from sfumato.training.trainer import fit
 
+pytestmark = pytest.mark.slow
+
 
 class Listening(nn.Module):
     """Answers with a known function of x, and keeps what it was fed."""
