@@ -19,9 +19,9 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.predictions import Estimate
-from sfumato.solvers.frames import Frame, at_place, frame_move, place, seen
-from sfumato.solvers.moves import Leg, Point, carried
-from sfumato.solvers.singlestep import Combination, Look, Row, tamed
+from sfumato.solvers.frames import Frame, at_place, frame_move, place
+from sfumato.solvers.moves import Leg, Point
+from sfumato.solvers.singlestep import Combination, Look, Row, stepped, tamed
 
 # Butcher's tables: (node, what the move to it averages) for every further look, then what the step averages.
 _Table = tuple[tuple[tuple[float, tuple[float, ...]], ...], tuple[float, ...]]
@@ -79,9 +79,4 @@ class RungeKutta:
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step from what is seen now and at the further looks."""
-        if row.order_one is not None:
-            return carried(first, row.order_one), ()
-        ys = [seen(first, self.of)]
-        for look in row.looks:
-            ys.append(seen(denoise(look.way.of(first.x, ys), look.level, first), self.of))
-        return row.end.of(first.x, ys), ()
+        return stepped(self.of, denoise, first, row), ()

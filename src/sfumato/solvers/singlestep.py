@@ -79,6 +79,16 @@ def tamed(row: Row, kept: Point) -> Row:
     return Row((), Combination(0.0, ()), kept) if max(back, default=0.0) > MOST else row
 
 
+def stepped(of: Frame, denoise: Denoiser, first: Estimate, row: Row) -> Tensor:
+    """The step of a row: every look from those before it, then the last combination."""
+    if row.order_one is not None:
+        return carried(first, row.order_one)
+    ys = [seen(first, of)]
+    for look in row.looks:
+        ys.append(seen(denoise(look.way.of(first.x, ys), look.level, first), of))
+    return row.end.of(first.x, ys)
+
+
 def point_at(time: float, clock: Clock) -> Point:
     """The level at this time of a clock, the inverse of `tick`; its scale is the clock's own."""
     if clock == "linear":
@@ -193,12 +203,7 @@ class Singlestep:
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step from what is seen now and at the nodes."""
-        if row.order_one is not None:
-            return carried(first, row.order_one), ()
-        ys = [seen(first, self.of)]
-        for look in row.looks:
-            ys.append(seen(denoise(look.way.of(first.x, ys), look.level, first), self.of))
-        return row.end.of(first.x, ys), ()
+        return stepped(self.of, denoise, first, row), ()
 
 
 @dataclass(frozen=True)
