@@ -15,9 +15,11 @@ def samplers(
     """List the samplers: order, evaluations of the model a step, new noise or none, usual steps, what they
     are good for.
 
-    Any name may end in a grid: karras, exponential, log-snr, bounded, uniform, trailing or leading.
+    Any name may end in a grid; they are named below the table.
     """
     from json import dumps
+
+    from sfumato.samplers import GRIDS
 
     rows = table()
     if json:
@@ -27,9 +29,7 @@ def samplers(
     for row in (HEADS, *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         typer.echo("  ".join([*cells, row[-1]]).rstrip())
-    typer.echo(
-        "\nAny name may end in a grid: karras, log-snr (= exponential), bounded, uniform, trailing, leading."
-    )
+    typer.echo(f"\nAny name may end in a grid: {', '.join(GRIDS)} (exponential is log-snr).")
     typer.echo(
         "evaluations: of the model, a step; guidance doubles them. noise: new, or none beyond the first. "
         "steps: where none are said."
