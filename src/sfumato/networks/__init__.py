@@ -5,6 +5,7 @@ DiTTransformer2DModel wherever these can express the network, so weights load bo
 (`sfumato.interop.diffusers`).
 """
 
+from sfumato.networks.classifier import Classifier, ClassifierConfig
 from sfumato.networks.dit import DiT, DiTConfig
 from sfumato.networks.presets import SIZES, preset
 from sfumato.networks.settings import Config, build, from_json, parameter_count, to_json
@@ -13,6 +14,8 @@ from sfumato.networks.unet_config import UNetConfig
 
 __all__ = [
     "SIZES",
+    "Classifier",
+    "ClassifierConfig",
     "Config",
     "DiT",
     "DiTConfig",

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from sfumato.errors import SettingsError
+from sfumato.networks.classifier import ClassifierConfig
 from sfumato.networks.dit import DiT, DiTConfig
 from sfumato.networks.unet import UNet
 from sfumato.networks.unet_config import UNetConfig
 
 Config = UNetConfig | DiTConfig
-C = TypeVar("C", UNetConfig, DiTConfig)
+C = TypeVar("C", UNetConfig, DiTConfig, ClassifierConfig)
 
 
 def build(config: Config) -> nn.Module:
@@ -29,7 +30,7 @@ def parameter_count(config: Config) -> int:
         return sum(p.numel() for p in build(config).parameters())
 
 
-def to_json(config: Config) -> dict[str, Any]:
+def to_json(config: Config | ClassifierConfig) -> dict[str, Any]:
     """A configuration as what JSON can say: tuples become lists."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
 
