@@ -9,10 +9,13 @@ from sfumato.networks.convolution import convolution
 from sfumato.noise import Dropout
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(C/heads)) v for each head; q (B, T, C), k and v (B, N, C) -> (B, T, C)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(C/heads)) v for each head; q (B, T, C), k and v (B, N, C) -> (B, T, C).
+
+    causal: place i sees the places up to i alone.
+    """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
