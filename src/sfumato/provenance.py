@@ -84,7 +84,7 @@ def grid_hash(run: Run, recipe: Recipe) -> str:
     return hashlib.sha256(" ".join(said).encode()).hexdigest()
 
 
-def _seen_from(folder: Path, run: Path) -> str:
+def seen_from(folder: Path, run: Path) -> str:
     """The way from a folder to the run: it tells nothing of the machine and survives moving both."""
     try:
         return Path(os.path.relpath(run.resolve(), folder.resolve())).as_posix()
@@ -108,7 +108,7 @@ def origin(
         machine=machine(run.device),
         threads=torch.get_num_threads(),
         noise_stream=noise.STREAM,
-        run=_seen_from(path.parent, run.path),
+        run=seen_from(path.parent, run.path),
         name=run.path.resolve().name,
         model=run.card.core(),
         weights=run.weights,

@@ -58,7 +58,7 @@ class Again:
         """Writes the new picture, with what it was made from."""
         check_target(path)
         make_room(path.parent)
-        recipe = _recipe(self.made, self.run, path)
+        recipe = recipe_of(self.made, self.run, path)
         write_picture(self.run, path, self.shown, recipe, index=self.made.index, columns=self.made.columns)
 
 
@@ -91,7 +91,7 @@ def again(image: Path, asked: Path | None = None, device: str = "auto") -> Again
     made = read_origin(image)
     run = load(find_run(image, made, asked), device, made.weights)
     old = decode(image).array
-    recipe = _recipe(made, run, image)
+    recipe = recipe_of(made, run, image)
     if made.columns is not None:
         shown = grid(pixels(run, run.make(recipe)), made.columns)
         return _judged(run, made, recipe, old, shown)
@@ -102,7 +102,7 @@ def again(image: Path, asked: Path | None = None, device: str = "auto") -> Again
     return result
 
 
-def _recipe(made: Origin, run: Run, image: Path) -> Recipe:
+def recipe_of(made: Origin, run: Run, image: Path) -> Recipe:
     """The recorded recipe, judged by the run like any other wish: the file is anybody's."""
     try:
         return run.recipe(
