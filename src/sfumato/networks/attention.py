@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.networks.convolution import convolution
+from sfumato.networks.probe import probed, watched
 from sfumato.noise import Dropout
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, causal: bool = False, place: str = "self") -> Tensor:
     """softmax(q k^T / sqrt(C/heads)) v for each head; q (B, T, C), k and v (B, N, C) -> (B, T, C).
 
-    causal: place i sees the places up to i alone.
+    `causal`: token i sees the tokens up to itself alone. `place` is what a probe knows the maps by.
     """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    if not causal and watched(place):
+        maps = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1)
+        return (probed(place, maps) @ v).transpose(1, 2).flatten(2)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 
@@ -38,7 +45,8 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         seen = tokens if context is None else context
-        out = attend(self.to_q(tokens), self.to_k(seen), self.to_v(seen), self.heads)
+        place = "self" if context is None else "cross"
+        out = attend(self.to_q(tokens), self.to_k(seen), self.to_v(seen), self.heads, place=place)
         return self.to_out[1](self.to_out[0](out))
 
 

@@ -14,6 +14,7 @@ from sfumato.networks.attention import Attention, FeedForward
 from sfumato.networks.convolution import convolution
 from sfumato.networks.embeddings import TimeEmbedding, places, sinusoids
 from sfumato.networks.limits import check, whole
+from sfumato.networks.probe import probed
 from sfumato.noise import current_streams, number_dropouts, streams
 
 
@@ -180,8 +181,10 @@ class DiT(nn.Module):
         if rows is None:
             rows = torch.full((len(x),), self.config.classes or 0, dtype=torch.int64, device=x.device)
         tokens = self.pos_embed(x)
-        for block in self.transformer_blocks:
+        for i, block in enumerate(self.transformer_blocks, 1):
             tokens = self._run(block, tokens, label, rows)
+            if i == (len(self.transformer_blocks) + 1) // 2:
+                tokens = probed("bottleneck", tokens)
         told = F.silu(self.transformer_blocks[0].norm1.emb(label, rows))
         shift, scale = self.proj_out_1(told)[:, None].chunk(2, dim=-1)
         h = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift

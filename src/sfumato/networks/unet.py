@@ -15,6 +15,7 @@ from sfumato.networks.blocks import Downsample, ResidualBlock, Stage, Upsample
 from sfumato.networks.convolution import channels_last, convolution
 from sfumato.networks.embeddings import TimeEmbedding, sinusoids
 from sfumato.networks.normalization import norm_silu
+from sfumato.networks.probe import probed, watched
 from sfumato.networks.unet_config import UNetConfig
 from sfumato.noise import current_streams, number_dropouts, streams
 
@@ -141,7 +142,7 @@ class UNet(nn.Module):
         """How many images go through together. On a CPU, when nothing is kept for a backward pass, only as
         many as have their largest activations in its cache: a batch of 64 would be slower an image than one
         of 16."""
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or watched():
             return len(x)
         return max(1, CACHED // (self.config.channels[0] * math.prod(x.shape[2:])))
 
@@ -161,7 +162,7 @@ class UNet(nn.Module):
                 h = step(h, embedding)
                 kept.append(h)
         h = self._run(self.mid_block.resnets[0], self.mid_block.attention(0), h, embedding, context)
-        h = self._run(self.mid_block.resnets[1], None, h, embedding, context)
+        h = probed("bottleneck", self._run(self.mid_block.resnets[1], None, h, embedding, context))
         for stage in self.up_blocks:
             for j, block in enumerate(stage.resnets):
                 skip = kept.pop() if self.config.skips else None
