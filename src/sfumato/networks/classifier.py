@@ -174,6 +174,7 @@ class Classifier(nn.Module):
     def features(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """What the outputs are a linear map of: the mean over all places, (B, channels[-1])."""
         self._check(x, label)
+        x = x.to(self.conv_in.weight.dtype)
         embedding = self._embed(x, label)
         h = self.conv_in(channels_last(x))
         for stage in self.down_blocks:
