@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 from torch import Tensor
 
-from sfumato.conditions.pairs import SUFFIX, Pair, learn_pairs
+from sfumato.conditions.byte_pairs import SUFFIX, Pair, learn_pairs
 from sfumato.errors import ModelFileError, SettingsError
 from sfumato.files import inside, read_json, write_json
 from sfumato.files.atomic import write_atomic
@@ -54,7 +54,7 @@ def _splitter() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """The text with a question mark for each half of a surrogate pair, which is no letter."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -126,7 +126,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's tokens, without start, end and padding, however many they are."""
-        return list(self._engine.encode(_sound(text), add_special_tokens=False).ids)
+        return list(self._engine.encode(sound(text), add_special_tokens=False).ids)
 
     def tokens(self, text: str) -> list[str]:
         """The same as pieces of text, to look at: a piece that ends a word ends with "</w>"."""
@@ -183,7 +183,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = 2048, length: int
     words: Counter[str] = Counter()
     seen = Counter(captions)
     for caption, times in seen.items():
-        for word, _ in split.pre_tokenize_str(normal.normalize_str(_sound(caption))):
+        for word, _ in split.pre_tokenize_str(normal.normalize_str(sound(caption))):
             words[word] += times
     merges = learn_pairs(words, vocabulary - SMALLEST)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
