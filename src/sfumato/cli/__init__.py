@@ -7,6 +7,7 @@ import sys
 import typer
 
 from sfumato.cli.demo import demo
+from sfumato.cli.edit import app as edit
 from sfumato.cli.evaluate import evaluate
 from sfumato.cli.inspect import inspect
 from sfumato.cli.look import look
@@ -48,6 +49,7 @@ def options(
 app.command()(train)
 app.command()(sample)
 app.command()(samplers)
+app.add_typer(edit)
 app.command()(replay)
 app.command()(inspect)
 app.command()(look)

@@ -1,0 +1,23 @@
+"""`sfumato edit`: the tasks on pictures. Each command is a `Task`; its file says what it does."""
+
+from __future__ import annotations
+
+import typer
+
+from sfumato.cli.edits import painting
+from sfumato.cli.edits.options import Task
+
+TASKS: tuple[Task, ...] = (painting.img2img,)
+"""Every task there is; `sfumato replay` finds them here too."""
+
+app = typer.Typer(
+    name="edit",
+    help="Change pictures with a trained model. Every result says how it was made: see sfumato replay.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for one in TASKS:
+    app.command(one.name)(one.command())

@@ -1,0 +1,178 @@
+"""The easel: what a task has at hand (run, recipe, pictures), and how its results become files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.cli.drawing import arrange, check_target, pixels
+from sfumato.cli.edits.options import Asked, Draw, Task
+from sfumato.data.dataset import to_unit
+from sfumato.data.decode import decode
+from sfumato.data.fit import Resize, fit, plain
+from sfumato.editing.job import Bench, Job, bench
+from sfumato.errors import SettingsError
+from sfumato.files.pictures import Pixels
+from sfumato.runs import Recipe, Run, load
+
+COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
+
+
+def from_file(path: Path) -> np.ndarray:
+    """The pixels of a picture's file, (H, W, C), uint8 or uint16."""
+    return decode(path).array
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """The pictures that an edit reads. What was read is remembered with its part in the edit."""
+
+    look: Callable[[Path], np.ndarray] = from_file
+    seen: dict[tuple[str, Path], np.ndarray] = field(default_factory=dict[tuple[str, Path], np.ndarray])
+
+    def read(self, path: Path, role: str = "picture") -> np.ndarray:
+        """The pixels, (H, W, C), uint8 or uint16. role: "picture", "mask", "style", ..."""
+        if (role, path) not in self.seen:
+            self.seen[role, path] = self.look(path)
+        return self.seen[role, path]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a task has made.
+
+    pictures: in the model's range: (n, C, H, W), one for each of the recipe's, or any number if `columns`
+    says how many are side by side on one sheet. express: how one becomes what its file holds; the run's way
+    if None. told: sentences for the user.
+    """
+
+    pictures: Tensor
+    express: Callable[[Tensor], Pixels] | None = None
+    columns: int | None = None
+    told: tuple[str, ...] = ()
+
+    def expressed(self, run: Run) -> list[Pixels]:
+        """The pictures as their files hold them."""
+        if self.express is None:
+            return pixels(run, self.pictures)
+        return [self.express(picture) for picture in self.pictures]
+
+
+@dataclass(frozen=True, eq=False)
+class Easel:
+    """What a task has at hand."""
+
+    run: Run
+    recipe: Recipe
+    """Of all the results: seeds, conditions, sampler."""
+    images: tuple[Path, ...]
+    """One, or all of them for a task that takes them together."""
+    resize: Resize | None = None
+    shelf: Shelf = field(default_factory=Shelf)
+
+    def pixels(self, path: Path | None = None, role: str = "picture") -> np.ndarray:
+        """A file's own pixels, (H, W, C); the first picture's without a path."""
+        return self.shelf.read(self.images[0] if path is None else path, role)
+
+    def fitted(self, path: Path | None = None, role: str = "picture") -> np.ndarray:
+        """The same in the model's size and channels, uint8 or uint16 as the file. Another size, or a kind of
+        pixels that the model does not draw, is fitted if --resize says how, otherwise refused
+        (SettingsError)."""
+        where = self.images[0] if path is None else path
+        return fitted(self.run, self.pixels(path, role), where, self.resize)
+
+    def picture(self, path: Path | None = None, role: str = "picture") -> Tensor:
+        """`fitted` in the model's range, (C, H, W), float32."""
+        return in_range(self.run, self.fitted(path, role))
+
+    def benches(self, condition: Tensor | None = None) -> Iterator[Bench]:
+        """One for each batch of the recipe. condition: a picture (C, H, W) for networks that take one."""
+        for part in self.recipe.parts():
+            whole = None if condition is None else condition.expand(len(part.seeds), *condition.shape)
+            yield bench(self.run, part, whole)
+
+    def drawn(self, make: Callable[[Bench], Job], condition: Tensor | None = None) -> Tensor:
+        """The finished pictures of the jobs that are made for each batch, (n, C, H, W), on the CPU."""
+        return torch.cat([b.finished(make(b)) for b in self.benches(condition)])
+
+
+def fitted(run: Run, shown: np.ndarray, where: Path | str, resize: Resize | None) -> np.ndarray:
+    """(H, W, C) in the run's size and channels; see `Easel.fitted`."""
+    image = run.card.image
+    height, width = shown.shape[:2]
+    said = plain(shown)
+    if resize is None and (height, width) != (image.height, image.width):
+        raise SettingsError(
+            f"{where} is {width} x {height} pixels and the model's pictures are {image.width} x "
+            f"{image.height}: say --resize crop, stretch or pad to fit it"
+        )
+    told, drawn = said.shape[2], image.channels
+    if drawn not in (1, 3, 4):
+        raise SettingsError(f"{run.path}: its pictures have {drawn} channels, which no picture file holds")
+    if resize is None and (told > drawn or (told, drawn) == (2, 3)):
+        raise SettingsError(
+            f"{where} is {COLOURS[told]} and the model draws {COLOURS[drawn]}: say --resize crop to have it "
+            "changed to that"
+        )
+    deep = shown.dtype == np.uint16
+    return fit(said, (image.height, image.width), resize or "crop", image.channels, deep)
+
+
+def in_range(run: Run, shown: np.ndarray) -> Tensor:
+    """Whole numbers (H, W, C) -> float32 (C, H, W) in the run's range."""
+    low, high = run.card.image.low, run.card.image.high
+    unit = to_unit(shown[None])[0]
+    return unit if (low, high) == (-1.0, 1.0) else (unit + 1) / 2 * (high - low) + low
+
+
+def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
+    """The recipe that the options ask for, and how many results are side by side in a grid. Without a class
+    asked for, no class is drawn."""
+    if asked.ensemble is not None and (asked.ensemble < 2 or asked.number != 1):
+        raise SettingsError(f"--ensemble {asked.ensemble}: give at least 2, and no -n beside it")
+    number = asked.ensemble or asked.number
+    classes, columns = arrange(run.classes, number, asked.class_ or [])
+    if not asked.class_:
+        classes = [None] * number
+    more: dict[str, Any] = {"prompt": asked.prompt, "negative": asked.negative, "set": asked.set_}
+    recipe = run.recipe(
+        len(classes),
+        classes=classes,
+        steps=asked.steps,
+        sampler=asked.sampler,
+        eta=asked.eta,
+        seed=asked.seed,
+        guidance=asked.guidance,
+        batch=asked.batch,
+        **{name: value for name, value in more.items() if value is not None},
+    )
+    return recipe, columns
+
+
+def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Path]:
+    """Does a task as the command line asks: yields what it tells, and the files that it writes."""
+    from sfumato.cli.edits.results import Target, write
+
+    how = next((one for one in get_args(Resize) if one == asked.resize), None)
+    if asked.resize is not None and how is None:
+        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {asked.resize!r}")
+    if asked.out is not None:
+        check_target(asked.out)
+    run = load(asked.run, asked.device, asked.weights)
+    recipe, columns = wanted(run, asked)
+    draw: Draw = task.function(**own)
+    groups: Sequence[Sequence[Path]] = (
+        [asked.images] if task.together else [[image] for image in asked.images]
+    )
+    target = Target.of(run, asked.out, many=len(groups) > 1)
+    for images in groups:
+        easel = Easel(run, recipe, tuple(images), how, Shelf())
+        result: Result = draw(easel)
+        yield from result.told
+        yield from write(easel, task, own, result, target, columns, ensemble=asked.ensemble is not None)

@@ -1,0 +1,177 @@
+"""From what a task has made to files: one picture, a grid, a folder, or the two pictures of an ensemble.
+
+No file that an edit was made from is ever written over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from sfumato.cli.drawing import GRID, make_room
+from sfumato.cli.edits.easel import Easel, Result
+from sfumato.cli.edits.options import Task
+from sfumato.editing.record import Edited, Source, account_of, pixel_hash
+from sfumato.errors import SettingsError
+from sfumato.files.pictures import Pixels, grid, write_png
+from sfumato.inside.deviation import Deviation, deviation_of
+from sfumato.provenance import origin, seen_from
+from sfumato.runs import Recipe, Run
+
+Shows = Literal["picture", "mean", "deviation"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results go: one file, or a folder."""
+
+    path: Path
+    folder: bool
+
+    @staticmethod
+    def of(run: Run, out: Path | None, many: bool) -> Target:
+        """As --out says; RUN/edits/ without it. Raises SettingsError for several pictures and one file."""
+        if out is None:
+            return Target(run.path / "edits", True)
+        one = out.suffix.lower() == ".png" and not out.is_dir()
+        if one and many:
+            raise SettingsError(f"--out {out}: several pictures do not go into one file: give a folder")
+        return Target(out, not one)
+
+    def named(self, task: str, image: Path, recipe: Recipe, i: int, ending: str = "") -> Path:
+        """The file of result i: in a folder named by picture, task, seed and class."""
+        if not self.folder:
+            return self.path.with_name(f"{self.path.stem}{ending}{self.path.suffix}")
+        number = None if recipe.classes is None else recipe.classes[i]
+        words = [image.stem, task, f"seed{recipe.seeds[i]}", *([] if number is None else [f"class{number}"])]
+        return self.path / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', '-'.join(words))[:120]}{ending}.png"
+
+
+def ensemble(shown: Sequence[Pixels]) -> Deviation:
+    """Mean and deviation of files' pixels as shares of their range, (C, H, W): what all agree in has none."""
+    top = float(np.iinfo(shown[0].dtype).max)
+    stack = np.stack([each if each.ndim == 3 else each[..., None] for each in shown])
+    return deviation_of([torch.from_numpy(stack.astype(np.float64)).permute(0, 3, 1, 2) / top])
+
+
+def sheet(shown: Sequence[Pixels], shows: Shows, columns: int | None) -> Pixels:
+    """One file's pixels: the first picture, the grid of all, or what an ensemble shows. A deviation is grey:
+    black where all agree, white where a pixel deviates by half its range or more."""
+    if shows == "picture":
+        return shown[0] if columns is None else grid(list(shown), columns)
+    found = ensemble(shown)
+    top = np.iinfo(shown[0].dtype).max
+    values = found.mean.permute(1, 2, 0) if shows == "mean" else (2 * found.map).clamp(max=1)[..., None]
+    whole = (values.numpy() * top).round()
+    cast = whole.astype(np.uint16) if shown[0].dtype == np.uint16 else whole.astype(np.uint8)
+    return cast[..., 0] if cast.shape[2] == 1 else cast
+
+
+def write(
+    easel: Easel,
+    task: Task,
+    own: Mapping[str, Any],
+    result: Result,
+    target: Target,
+    columns: int,
+    *,
+    ensemble: bool,
+) -> Iterator[Path]:
+    """Writes a result, each file with its whole account; yields the paths."""
+    shown, recipe, image = result.expressed(easel.run), easel.recipe, easel.images[0]
+    account = Account(easel, task, own)
+    if ensemble and result.columns is not None:
+        raise SettingsError(f"--ensemble: {task.name} makes a sheet of pictures: leave it out")
+    if ensemble:
+        for shows in ("mean", "deviation"):
+            path = target.named(task.name, image, recipe, 0, f"-{shows}")
+            yield account.write(path, sheet(shown, shows, 1), recipe, columns=1, shows=shows)
+    elif result.columns is not None:
+        path = target.named(task.name, image, recipe, 0)
+        yield account.write(path, sheet(shown, "picture", result.columns), recipe, columns=result.columns)
+    elif target.folder or len(shown) == 1:
+        done = 0
+        for part in recipe.parts():
+            for i in range(len(part.seeds)):
+                path = target.named(task.name, image, part, i)
+                yield account.write(path, shown[done + i], part, index=i)
+            done += len(part.seeds)
+    elif len(shown) > GRID:
+        raise SettingsError(
+            f"{len(shown):,} results do not fit into one grid of {GRID:,}: give --out folder/"
+        )
+    else:
+        path = target.named(task.name, image, recipe, 0)
+        yield account.write(path, sheet(shown, "picture", columns), recipe, columns=columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """What the files of one edit say of it."""
+
+    easel: Easel
+    task: Task
+    own: Mapping[str, Any]
+
+    def write(
+        self,
+        path: Path,
+        shown: Pixels,
+        recipe: Recipe,
+        *,
+        index: int | None = None,
+        columns: int | None = None,
+        shows: Shows = "picture",
+    ) -> Path:
+        """Writes one file. Raises SettingsError if a source of the edit is there."""
+        for _, source in self.easel.shelf.seen:
+            if source.resolve() == path.resolve():
+                raise SettingsError(f"{path} is what the edit is made from, and is kept: give another --out")
+        make_room(path.parent)
+        said = self.edited(path, recipe, index=index, columns=columns, shows=shows)
+        text, account = said.texts(shown.shape[1], shown.shape[0])
+        write_png(path, shown, parameters=text, recipe=account)
+        return path
+
+    def edited(
+        self,
+        path: Path,
+        recipe: Recipe,
+        *,
+        index: int | None = None,
+        columns: int | None = None,
+        shows: Shows = "picture",
+    ) -> Edited:
+        """The account for a file at `path`: everything is named as seen from there."""
+        sources = tuple(
+            Source(
+                role=role,
+                path=seen_from(path.parent, source),
+                sha256=pixel_hash(pixels),
+                account=account_of(source),
+            )
+            for (role, source), pixels in self.easel.shelf.seen.items()
+        )
+        return Edited(
+            task=self.task.name,
+            options={name: _said(value, path.parent) for name, value in self.own.items()},
+            sources=sources,
+            resize=self.easel.resize,
+            shows=shows,
+            origin=origin(self.easel.run, recipe, path, index=index, columns=columns),
+        )
+
+
+def _said(value: Any, folder: Path) -> Any:
+    """An option as JSON, its files as seen from a folder."""
+    if isinstance(value, Path):
+        return seen_from(folder, value)
+    if isinstance(value, list | tuple):
+        return [_said(one, folder) for one in value]
+    return value
