@@ -23,7 +23,7 @@ SRC = ROOT / "src" / "sfumato"
 # Steps are the finest order that holds.
 FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     ("0 ground", (frozenset({"errors", "level", "noise"}),)),
-    ("1 matter", (frozenset({"forward", "networks", "data", "files"}),)),
+    ("1 matter", (frozenset({"forward", "networks", "data", "files", "operators"}),)),
     (
         "2 meaning",
         (
@@ -66,6 +66,7 @@ ONLY = {
     "networks": {"errors", "noise"},
     "files": {"errors"},
     "data": {"errors", "noise"},
+    "operators": {"errors", "noise"},
     "solvers": {"errors", "level", "noise", "forward", "predictions", "denoiser"},
     "guidance": {"errors", "level", "forward", "predictions", "denoiser"},
 }
