@@ -162,7 +162,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Attributes:
-    """All attributes of a model, in the order of their features. Raises SettingsError for names that clash."""
+    """All attributes of a model, in the order of their features. Raises SettingsError where names clash."""
 
     items: tuple[Attribute, ...] = ()
 
