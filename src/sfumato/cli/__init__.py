@@ -15,6 +15,7 @@ from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
 from sfumato.cli.samplers import samplers
 from sfumato.cli.train import train
+from sfumato.cli.train_clip import train_clip
 from sfumato.errors import SfumatoError
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ def options(
 
 
 app.command()(train)
+app.command()(train_clip)
 app.command()(sample)
 app.command()(samplers)
 app.add_typer(edit)
