@@ -14,7 +14,7 @@ from sfumato.noise import Noise
 from sfumato.training.hints import Colourise, Deblur, Edges, Hint, Inpaint, Upscale
 
 TASKS = ("upscale", "inpaint", "colourise", "edges", "deblur")
-"""What `--task` may say; several by commas."""
+"""What `--task` may say; several by commas, and "upscale:4" by how much."""
 
 
 @runtime_checkable
@@ -58,8 +58,10 @@ class Hinted:
 
     @property
     def name(self) -> str:
-        """As `--task` says it."""
-        return ",".join(name for name, _ in self.parts)
+        """As `--task` says it, the factor of upscaling included."""
+        return ",".join(
+            f"{name}:{hint.factor}" if isinstance(hint, Upscale) else name for name, hint in self.parts
+        )
 
     @property
     def channels(self) -> int:
@@ -94,23 +96,26 @@ class Hinted:
 def task_named(said: str, shape: Sequence[int], factor: int = 4) -> Hinted:
     """The task that `--task` says, or several by commas, for pictures of `shape` (C, H, W).
 
-    factor: of upscaling. Raises SettingsError for a task that is not there, or that such pictures do not
-    allow.
+    factor: of an upscaling that does not say it itself, as "upscale:4" does; `Hinted.name` always does.
+    Raises SettingsError for a task that is not there, or that such pictures do not allow.
     """
-    channels = shape[0]
-    known: dict[str, Hint] = {
-        "upscale": Upscale(factor),
-        "inpaint": Inpaint(),
-        "colourise": Colourise(),
-        "edges": Edges(),
-        "deblur": Deblur(),
-    }
-    names = [name.strip() for name in said.split(",")]
-    for name in names:
-        if name not in known or names.count(name) > 1:
-            raise SettingsError(f"--task is one of {', '.join(TASKS)}, or several by commas, not {said!r}")
-    found = Hinted(tuple((name, known[name]) for name in names), channels)
-    trial = torch.zeros(1, *shape)
+    parts: list[tuple[str, Hint]] = []
+    for one in said.split(","):
+        name, _, number = one.strip().partition(":")
+        known: dict[str, Hint] = {
+            "upscale": Upscale(int(number) if number.isascii() and number.isdigit() else factor),
+            "inpaint": Inpaint(),
+            "colourise": Colourise(),
+            "edges": Edges(),
+            "deblur": Deblur(),
+        }
+        if name not in known or (number and name != "upscale") or name in dict(parts):
+            raise SettingsError(
+                f"--task is one of {', '.join(TASKS)} (upscale:4 by how much), or several by commas, not "
+                f"{said!r}"
+            )
+        parts.append((name, known[name]))
+    found = Hinted(tuple(parts), shape[0])
     for _, hint in found.parts:
-        hint(trial, Noise((0,)))
+        hint(torch.zeros(1, *shape), Noise((0,)))
     return found
