@@ -19,6 +19,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,42 +28,61 @@ from accuracy_peers import everybody
 from oracles import PROBLEMS, SCHEDULE, Problem, reference
 from torch import Tensor
 
+from sfumato import grids
 from sfumato.errors import SettingsError
+from sfumato.grids import Grid
 from sfumato.noise import Noise
 from sfumato.samplers import GRIDS, SAMPLERS, Sampler, sampler
-from sfumato.sampling import Counted, Solver
+from sfumato.sampling import Counted
 from sfumato.solvers.multistep import Multistep
 
 
-def named(*names: str) -> dict[str, Solver]:
-    """The solvers of these samplers."""
-    return {name: SAMPLERS[name].solver for name in names}
+def named(*names: str) -> dict[str, Sampler]:
+    """These samplers, whose grids are replaced."""
+    return {name: SAMPLERS[name] for name in names}
+
+
+def multistep(of: str, orders: tuple[int, ...], names: str, clock: str = "log_snr") -> dict[str, Sampler]:
+    """Adams-Bashforth of these orders, and with the last moves at falling order."""
+    made: dict[str, Sampler] = {}
+    for order in orders:
+        made[names.format(order)] = Sampler(Multistep(of, clock, order))  # type: ignore[arg-type]
+        made[f"{names.format(order)} tapered"] = Sampler(Multistep(of, clock, order, tapered=True))  # type: ignore[arg-type]
+    return made
 
 
 COUNTS = (5, 8, 10, 15, 20, 25, 50, 100)
-FAMILIES: dict[str, dict[str, Solver]] = {
-    "DDIM": {"ddim": Multistep(order=1)},
+FAMILIES: dict[str, dict[str, Sampler]] = {
+    "DDIM": named("ddim"),
     "PLMS": named("plms", "pndm"),
     "LMS": named("lms"),
     "Heun": named("heun"),
     "DPM2": named("dpm2"),
-    "DPM-Solver M": named("dpm-solver-2m") | {"dpm-solver-3m": Multistep("eps", "log_snr", 3)},
-    "DPM-Solver-fast": named("dpm-solver-2", "dpm-solver-3"),
-    "DPM++ 2M": named("dpmpp-2m"),
-    "DPM++ 3M": named("dpmpp-3m"),
-    "DPM++ 2S": named("dpmpp-2s"),
-    "DPM++ 3S": named("dpmpp-3s"),
+    "DPM-Solver M": multistep("eps", (2, 3), "dpm-solver-{}m"),
+    "DPM-Solver-fast": named("dpm-solver-2", "dpm-solver-3", "dpm-fast"),
+    "DPM++ 2M": multistep("x0", (2,), "dpmpp-{}m"),
+    "DPM++ 3M": multistep("x0", (3,), "dpmpp-{}m"),
+    "DPM++ 2S": named("dpmpp-2s", "dpmpp-2s-strides"),
+    "DPM++ 3S": named("dpmpp-3s", "dpmpp-3s-strides"),
     "UniPC-2": named("unipc"),
     "UniPC-3": named("unipc-3"),
-    "DEIS-2": named("dpm-solver-2m") | {"deis-tab-2": Multistep("eps", "time", 2)},
-    "DEIS-3": named("deis", "deis-tab"),
-    "AB eps": {f"ab{k}": Multistep("eps", "ratio", k) for k in (2, 3)},
-    "AB flow": {f"flow-ab{k}": Multistep("flow", "linear", k) for k in (2, 3)},
-    "exponential AB eps": {f"eab{k}": Multistep("eps", "log_snr", k) for k in (2, 3)},
-    "exponential AB x0": named("dpmpp-2m", "dpmpp-3m"),
+    "DEIS-2": multistep("eps", (2,), "dpm-solver-{}m") | multistep("eps", (2,), "deis-tab-{}", "time"),
+    "DEIS-3": multistep("eps", (3,), "dpm-solver-{}m") | multistep("eps", (3,), "deis-tab-{}", "time"),
+    "AB eps": {f"ab{k}": Sampler(Multistep("eps", "ratio", k)) for k in (2, 3)},
+    "AB flow": {f"flow-ab{k}": Sampler(Multistep("flow", "linear", k)) for k in (2, 3)},
+    "exponential AB eps": multistep("eps", (2, 3), "eab{}"),
+    "exponential AB x0": multistep("x0", (2, 3), "dpmpp-{}m"),
 }
 """A family as peers name it -> our samplers of that family."""
 DEFAULT = "vab"
+PLACES: dict[str, Grid] = {
+    **GRIDS,
+    "fast": grids.fast,
+    **{
+        f"{name} to least": grids.ToLeast(GRIDS[name]) for name in ("trailing", "interior", "late", "leading")
+    },
+}
+"""Every grid; some also to the least noise that was trained instead of clean data, as a few peers do."""
 
 Run = Callable[[Problem, int], Tensor | None]
 
@@ -72,10 +92,10 @@ def ours() -> Iterator[tuple[str, str, Run]]:
     recommended = sampler(DEFAULT)
     assert isinstance(recommended, Sampler)
     yield "recommended", DEFAULT, partial(by_sampler, recommended)
-    for family, solvers in FAMILIES.items():
-        for name, solver in solvers.items():
-            for grid in GRIDS:
-                yield family, f"{name} {grid}", partial(by_sampler, Sampler(solver, grid=GRIDS[grid]))
+    for family, samplers in FAMILIES.items():
+        for name, how in samplers.items():
+            for place, grid in PLACES.items():
+                yield family, f"{name} {place}", partial(by_sampler, replace(how, grid=grid))
 
 
 def by_sampler(how: Sampler, problem: Problem, evaluations: int) -> Tensor | None:

@@ -37,13 +37,15 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
         (
             frozenset({"denoiser", "bound"}),
             frozenset({"model", "solvers", "guidance"}),
-            frozenset({"plans", "recorded_schedules"}),
+            frozenset({"grids", "recorded_schedules"}),
+            frozenset({"plans"}),
         ),
     ),
     (
         "4 model",
         (
             frozenset({"sampling", "sampler_names", "recorded", "training"}),
+            frozenset({"walkers"}),
             frozenset({"interop", "card", "samplers"}),
         ),
     ),

@@ -1,7 +1,6 @@
-"""Grids and plans: where a sampler stands, and in which order it goes there.
+"""Plans: in which order a sampler goes through a grid. A plan is a list of moves between levels.
 
-A grid is a function (schedule, n) -> Levels: n noisy levels, from the noisiest to the cleanest, then clean
-data (1, 0), so that n solved moves ask the model n times. A plan is a list of moves.
+The grids themselves are in `grids`, and can be named from here: `plans.trailing`.
 """
 
 from __future__ import annotations
@@ -9,211 +8,80 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from itertools import pairwise
 
 from sfumato.errors import SettingsError
+from sfumato.grids import (
+    Given,
+    Grid,
+    ToLeast,
+    at_nodes,
+    bounded,
+    exponential,
+    fast,
+    interior,
+    karras,
+    late,
+    leading,
+    log_snr,
+    trailing,
+    uniform,
+)
 from sfumato.level import CLEAN, Level, Levels
-from sfumato.schedules import Schedule, Shifted
-from sfumato.solvers.clocks import REST, tick
-from sfumato.solvers.moves import Move, Point
-from sfumato.tables import Table
+from sfumato.solvers.moves import Move
 
-
-@runtime_checkable
-class Grid(Protocol):
-    """n noisy levels of a schedule, from the noisiest to the cleanest, then clean data."""
-
-    def __call__(self, schedule: Schedule, n: int) -> Levels: ...
-
-
-def _checked(n: int) -> int:
-    if n < 1:
-        raise SettingsError(f"{n} sampling steps: at least 1 is needed")
-    return n
-
-
-def _table(schedule: Schedule) -> Table | None:
-    return (
-        _table(schedule.base)
-        if isinstance(schedule, Shifted)
-        else schedule
-        if isinstance(schedule, Table)
-        else None
-    )
-
-
-def _first_node(schedule: Schedule) -> float:
-    """The time of the least noise that the model was trained at: 1/T on a table, 0 on a curve."""
-    table = _table(schedule)
-    return 0.0 if table is None else 1 / table.steps
-
-
-def _to_clean(schedule: Schedule, times: Tensor) -> Levels:
-    """The levels at these times, then clean data; a last level that is clean already is not doubled."""
-    levels = schedule.level(times)
-    noisy = levels.sigma > 0
-    return Levels.of(Level(levels.alpha[noisy], levels.sigma[noisy]), CLEAN)
-
-
-def uniform(schedule: Schedule, n: int) -> Levels:
-    """Even in time from t = 1 to the least trained noise, both included: diffusers' "linspace" on a table.
-
-    On a curve that reaches clean data at t = 0 the last move ends there, so uniform and trailing are the
-    same.
-    """
-    _checked(n)
-    least = _first_node(schedule)
-    reaches_clean = least == 0 and float(schedule.level(torch.zeros((), dtype=torch.float64)).sigma) == 0
-    points = n + 1 if reaches_clean else n
-    return _to_clean(schedule, torch.linspace(1, least, points, dtype=torch.float64))
-
-
-def trailing(schedule: Schedule, n: int) -> Levels:
-    """t = 1, 1 - 1/n, ..., 1/n, then clean data (Lin et al. 2024): starts at the noisiest level whatever n
-    is."""
-    return _to_clean(schedule, 1 - torch.arange(_checked(n), dtype=torch.float64) / n)
-
-
-def interior(schedule: Schedule, n: int) -> Levels:
-    """t = n / (n + 1), ..., 1 / (n + 1), then clean data: "leading" in diffusers' multistep schedulers.
-
-    It starts below the noisiest level from noise that is a little too strong for its first one; in very few
-    steps that costs less than a step in which nothing is decided.
-    """
-    times = torch.arange(_checked(n), 0, -1, dtype=torch.float64) / (n + 1)
-    return _to_clean(schedule, times.clamp(min=_first_node(schedule)))
-
-
-def leading(schedule: Schedule, n: int, steps: int = 1000) -> Levels:
-    """Every floor(T/n)-th node of a table of T steps, from the first up: DDIM's published grid (Song et al.
-    2021).
-
-    It never visits the noisiest level, so it starts from noise that is too strong for its first level; kept
-    for parity. A continuous curve is cut into `steps` nodes.
-    """
-    table = _table(schedule)
-    t = steps if table is None else table.steps
-    if _checked(n) > t:
-        raise SettingsError(f"{n} steps on a schedule of {t}: choose at most {t}, or another grid")
-    return _to_clean(schedule, (torch.arange(n - 1, -1, -1, dtype=torch.float64) * (t // n) + 1) / t)
-
-
-def _ratios(schedule: Schedule, low: float, high: float) -> tuple[float, float]:
-    """The range of sigma/alpha that the schedule was trained on, cut to low .. high where it has no end of
-    its own."""
-    ends = schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
-    least, most = (ends.sigma / ends.alpha).tolist()
-    return (least if least > 0 else low), (most if math.isfinite(most) else high)
-
-
-def _at_ratios(schedule: Schedule, ratio: Tensor) -> Levels:
-    """The schedule's own levels of these noise-to-signal ratios, then clean data."""
-    return _to_clean(schedule, schedule.time(Level(torch.ones_like(ratio), ratio)).clamp(0, 1))
-
-
-def log_snr(schedule: Schedule, n: int, low: float = 0.01, high: float = 150.0) -> Levels:
-    """Even in log-SNR, from the noisiest trained level to the cleanest; `low`, `high` bound sigma/alpha on
-    endless curves."""
-    least, most = _ratios(schedule, low, high)
-    steps = torch.linspace(math.log(most), math.log(least), _checked(n), dtype=torch.float64)
-    return _at_ratios(schedule, steps.exp())
-
-
-exponential = log_snr
-"""k-diffusion's name for the same grid: even in log sigma, where sigma is sigma/alpha."""
-
-
-def karras(schedule: Schedule, n: int, rho: float = 7.0, low: float = 0.01, high: float = 150.0) -> Levels:
-    """Even in (sigma/alpha)^(1/rho) (Karras et al. 2022, eq. 5)."""
-    least, most = _ratios(schedule, low, high)
-    steps = torch.linspace(most ** (1 / rho), least ** (1 / rho), _checked(n), dtype=torch.float64)
-    return _at_ratios(schedule, steps**rho)
-
-
-def bounded(schedule: Schedule, n: int) -> Levels:
-    """Even on the clock "bounded" (`solvers.clocks`), the last step to clean data included: log-SNR without
-    the looks that log-SNR spends where nothing is decided. The ends may be pure noise and clean data.
-
-    Where so many steps would pass the least noise that was trained, the last stands there instead.
-    """
-    ends = schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
-    least, most = (Point(float(a), float(s)) for a, s in zip(ends.alpha, ends.sigma, strict=True))
-    low, high = REST
-    start, stop = tick(most, "bounded"), tick(Point(1.0, 0.0), "bounded")
-    times = torch.linspace(start, stop, _checked(n) + 1, dtype=torch.float64)[:-1]
-    if float(times[-1]) < tick(least, "bounded"):
-        times = torch.linspace(start, tick(least, "bounded"), n, dtype=torch.float64)
-    part = times.exp()
-    levels = schedule.level(schedule.time(Level(1 - part, high * part - low)).clamp(0, 1))
-    return Levels.of(levels, CLEAN)
-
-
-@dataclass(frozen=True)
-class Given:
-    """A grid of one's own: its noisy levels, falling, by sigma/alpha, by time in 0 .. 1, or by the number of
-    a table's step (0 .. T - 1, as diffusers counts its time steps). A 0 after the sigmas may be left out.
-
-    Raises SettingsError, when made or asked, for levels that do not fall, lie outside the schedule, or are
-    not as many as the steps asked for.
-    """
-
-    values: tuple[float | int, ...]
-    by: Literal["sigma", "time", "step"] = "sigma"
-
-    def __post_init__(self) -> None:
-        if self.by == "sigma" and self.values and self.values[-1] == 0:
-            object.__setattr__(self, "values", self.values[:-1])
-        least = 0.0 if self.by == "step" else math.ulp(0.0)
-        if not self.values or not all(least <= value < math.inf for value in self.values):
-            raise SettingsError(f"a grid by {self.by} of {self.values}: give finite numbers, above 0")
-        for i, (above, below) in enumerate(zip(self.values, self.values[1:])):
-            if below >= above:
-                raise SettingsError(
-                    f"the grid by {self.by} does not fall from {above:g} to {below:g} (places {i + 1} and "
-                    f"{i + 2}): give its levels from the noisiest to the cleanest"
-                )
-
-    def __call__(self, schedule: Schedule, n: int) -> Levels:
-        if n != len(self.values):
-            raise SettingsError(
-                f"{n} steps on a grid of {len(self.values)} levels: ask for {len(self.values)}"
-            )
-        values = torch.tensor(self.values, dtype=torch.float64)
-        if self.by == "sigma":
-            times = schedule.time(Level(torch.ones_like(values), values))
-        else:
-            table = _table(schedule)
-            if self.by == "step" and table is None:
-                raise SettingsError("this schedule has no numbered steps: give the grid by sigma or by time")
-            times = values if table is None or self.by == "time" else (values + 1) / table.steps
-        least = _first_node(schedule)
-        outside = (times > 1 + 1e-9) | (times < least - 1e-9)
-        if bool(outside.any()):
-            i = int(outside.nonzero()[0])
-            raise SettingsError(
-                f"{self.by} {self.values[i]:g} of the grid lies outside what the model was trained on: give "
-                f"levels between times {least:g} and 1 of its schedule"
-            )
-        return _to_clean(schedule, times.clamp(0, 1))
-
-
-def at_nodes(table: Table, levels: Levels) -> Levels:
-    """The grid moved to the nearest nodes of a table, for models that only know whole steps.
-
-    The plan moves, never the question alone: the model is asked exactly where the solver stands. Nodes that
-    coincide are taken once, so a fine grid may lose steps.
-    """
-    steps = (table.time(Level(levels.alpha, levels.sigma)) * table.steps).round().clamp(0, table.steps)
-    times = torch.unique_consecutive(steps[steps > 0]) / table.steps
-    return _to_clean(table, times)
+__all__ = [
+    "Given",
+    "Grid",
+    "Strides",
+    "ToLeast",
+    "annealed",
+    "at_nodes",
+    "bounded",
+    "churn",
+    "corrected",
+    "descend",
+    "exponential",
+    "fast",
+    "from_image",
+    "interior",
+    "invert",
+    "karras",
+    "late",
+    "leading",
+    "log_snr",
+    "repaint",
+    "restart",
+    "trailing",
+    "uniform",
+]
 
 
 def descend(levels: Levels) -> list[Move]:
     """From the noisiest level to the last, one solved move after the other."""
     return [Move(levels[i], levels[i + 1]) for i in range(len(levels) - 1)]
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Down in moves of `order` intervals each, for single-step solvers that look again at the grid's own
+    nodes: n levels are n evaluations, none is spent off the grid (diffusers' single-step schedulers).
+
+    The last interval, to clean data, is a move of its own, and so is what is left over before it, at the
+    order that it has room for.
+    """
+
+    order: int = 3
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise SettingsError(f"strides of {self.order} intervals: single-step solvers take 1, 2 or 3")
+
+    def __call__(self, levels: Levels) -> list[Move]:
+        last = len(levels) - 1
+        marks = [*range(0, last - 1, self.order), last - 1, last] if last > 1 else [0, last]
+        through = lambda a, b: tuple(levels[i] for i in range(a + 1, b))
+        return [Move(levels[a], levels[b], through=through(a, b)) for a, b in pairwise(marks) if a < b]
 
 
 def invert(levels: Levels) -> list[Move]:

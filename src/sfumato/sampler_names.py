@@ -38,8 +38,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "pndm": ("PNDMScheduler",),
     "heun": ("HeunDiscreteScheduler",),
     "dpm2": ("KDPM2DiscreteScheduler", "dpm_2"),
-    "dpm-solver-3": ("DPM fast",),
-    "dpmpp-2s": ("DPMSolverSinglestepScheduler",),
+    "dpm-fast": ("DPM-Solver-fast",),
+    "dpmpp-2s-strides": ("DPMSolverSinglestepScheduler",),
     "dpm2-a": ("DPM2 a", "dpm_2_ancestral", "KDPM2AncestralDiscreteScheduler"),
     "dpmpp-2s-a": ("DPM++ 2S a", "dpmpp_2s_ancestral"),
     "dpmpp-sde": ("DPM++ SDE", "DPMSolverSDEScheduler"),
@@ -66,6 +66,7 @@ GRID_NAMES: Mapping[str, str] = {
     "ddim-uniform": "leading",
     "bounded": "bounded",
     "interior": "interior",
+    "late": "late",
     "automatic": "",
 }
 """The second half of a name. A1111's and ComfyUI's simple, SGM uniform and DDIM uniform round to whole steps

@@ -1,31 +1,28 @@
-"""Samplers: a solver, a fresh, a grid and a route, or steps chosen on the way; and their names.
-
-A name is a value: `Sampler(...)` makes any other. "dpmpp-2m-karras" is "dpmpp-2m" on the grid "karras", so
-the table holds the bases alone.
+"""Samplers by name. A name is a value: `Sampler(...)` makes any other. "dpmpp-2m-karras" is "dpmpp-2m" on the
+grid "karras", so the table holds the bases alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sfumato import plans
 from sfumato.data.toy import Mixture
-from sfumato.denoiser import Denoiser, Exact
+from sfumato.denoiser import Exact
 from sfumato.errors import SettingsError
-from sfumato.level import CLEAN, Level, Levels
+from sfumato.level import Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
 from sfumato.sampler_names import nearest, split
-from sfumato.sampling import After, Counted, Solver, Step, prior, walk
-from sfumato.schedules import Linear, Schedule
+from sfumato.sampling import Counted, prior
+from sfumato.schedules import Linear
 from sfumato.solvers import adaptive
-from sfumato.solvers.fresh import Ancestral, Anew, Fresh, LargeVariance, LearnedVariance, Ode, Sde
+from sfumato.solvers.fresh import Ancestral, Anew, LargeVariance, LearnedVariance, Sde
 from sfumato.solvers.langevin import Langevin, Lower
 from sfumato.solvers.moves import Move
 from sfumato.solvers.multistep import Multistep
@@ -33,131 +30,22 @@ from sfumato.solvers.rungekutta import RungeKutta
 from sfumato.solvers.singlestep import Heun, Singlestep
 from sfumato.solvers.started import Started
 from sfumato.solvers.unipc import UniPC
+from sfumato.walkers import Adaptive, Route, Sampler, Walker
 
-
-@runtime_checkable
-class Route(Protocol):
-    """In which order a plan goes through a grid: `plans.descend`, or a zig-zag."""
-
-    def __call__(self, levels: Levels) -> list[Move]: ...
-
-
-@runtime_checkable
-class Walker(Protocol):
-    """What runs, films and previews need of a sampler, whether its steps are counted or chosen on the way."""
-
-    @property
-    def fresh(self) -> Fresh: ...
-
-    @property
-    def order(self) -> int: ...
-
-    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]: ...
-
-    def start(self, schedule: Schedule, steps: int | None) -> Level: ...
-
-    def walk(
-        self,
-        denoise: Denoiser,
-        x: Tensor,
-        schedule: Schedule,
-        steps: int | None,
-        noise: Noise,
-        after: After | None = None,
-    ) -> Iterator[Step]: ...
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A way to sample: what to average, how much noise is new, where to stand, and in which order."""
-
-    solver: Solver
-    fresh: Fresh = Ode()  # noqa: RUF009 (frozen)
-    grid: Grid = plans.trailing
-    route: Route = plans.descend
-
-    @property
-    def order(self) -> int:
-        """The solver's."""
-        return self.solver.order
-
-    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]:
-        """The moves of `steps` steps on this schedule."""
-        if steps is None:
-            raise SettingsError("how many steps? Only adaptive samplers choose them on the way")
-        return self.route(self.grid(schedule, steps))
-
-    def start(self, schedule: Schedule, steps: int | None) -> Level:
-        """The level of the noise that a walk starts from."""
-        return self.plan(schedule, steps)[0].here
-
-    def walk(
-        self,
-        denoise: Denoiser,
-        x: Tensor,
-        schedule: Schedule,
-        steps: int | None,
-        noise: Noise,
-        after: After | None = None,
-    ) -> Iterator[Step]:
-        """Walks the plan from x at `start`; see `sampling.walk`."""
-        return walk(denoise, x, self.plan(schedule, steps), self.solver, noise, self.fresh, after)
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """Steps chosen on the way, by every picture for itself; see `solvers.adaptive`.
-
-    tolerance: the error of a step that is allowed, as a share of x; where x is small, 0.156 times as much in
-    absolute terms, which at the default of 0.05 is 0.0078, one of 256 steps of brightness (Lu et al. 2022,
-    appendix C).
-    """
-
-    pair: adaptive.Pair = adaptive.Pair()  # noqa: RUF009 (frozen)
-    tolerance: float = 0.05
-    fresh: Fresh = Ode()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < math.inf:
-            raise SettingsError(f"a tolerance of {self.tolerance:g}: give one above 0, such as 0.05")
-
-    @property
-    def order(self) -> int:
-        """That of the better of the two rules."""
-        return self.pair.order
-
-    def plan(self, schedule: Schedule, steps: int | None) -> list[Move]:
-        """From the noisiest level to the least noisy one that was trained, as one move; then to clean data.
-        Raises SettingsError if a number of steps is given."""
-        if steps is not None:
-            raise SettingsError(
-                "an adaptive sampler chooses its own steps: leave their number out, and say how exact the "
-                "pictures should be by a tolerance"
-            )
-        start, end = plans.trailing(schedule, 1)[0], plans.log_snr(schedule, 2)[1]
-        return [Move(start, end), Move(end, CLEAN)]
-
-    def start(self, schedule: Schedule, steps: int | None) -> Level:
-        """The level of the noise that a walk starts from."""
-        return self.plan(schedule, steps)[0].here
-
-    def walk(
-        self,
-        denoise: Denoiser,
-        x: Tensor,
-        schedule: Schedule,
-        steps: int | None,
-        noise: Noise,
-        after: After | None = None,
-    ) -> Iterator[Step]:
-        """Walks every row from x at `start`; a step says how often each was looked at so far. Raises
-        SettingsError for a hook: rows are at different levels."""
-        if after is not None:
-            raise SettingsError("an adaptive sampler takes no hook after its steps: choose one with steps")
-        way, close = self.plan(schedule, steps)[0], 0.0078 / 0.05 * self.tolerance
-        return adaptive.walk(
-            denoise, x, way.here, way.there, self.pair, self.tolerance, close, noise, self.fresh
-        )
+__all__ = [
+    "GRIDS",
+    "KNOWN",
+    "SAMPLERS",
+    "Adaptive",
+    "Known",
+    "Route",
+    "Sampler",
+    "Traits",
+    "Walker",
+    "sampler",
+    "traits",
+    "usual_steps",
+]
 
 
 def restarted(levels: Levels) -> list[Move]:
@@ -216,8 +104,18 @@ KNOWN: Mapping[str, Known] = {
     "dpm2": Known(Sampler(Singlestep("eps", 2), grid=plans.karras), "a reference, from 20 steps up", 25),
     "dpm-solver-2": Known(Sampler(Singlestep("eps", 2), grid=EVEN), "10 steps up, no guidance"),
     "dpm-solver-3": Known(Sampler(Singlestep("eps", 3), grid=EVEN), "5 steps up, no guidance"),
+    "dpm-fast": Known(
+        Sampler(Singlestep("eps", 3), grid=plans.fast, route=plans.Strides(3)),
+        "DPM-Solver-fast, as published",
+    ),
     "dpmpp-2s": Known(Sampler(Singlestep("x0", 2), grid=EVEN), "5 steps up, strong guidance"),
     "dpmpp-3s": Known(Sampler(Singlestep("x0", 3), grid=EVEN), "5 steps up, exact"),
+    "dpmpp-2s-strides": Known(
+        Sampler(Singlestep("x0", 2), grid=EVEN, route=plans.Strides(2)), "looks at nodes: any count"
+    ),
+    "dpmpp-3s-strides": Known(
+        Sampler(Singlestep("x0", 3), grid=EVEN, route=plans.Strides(3)), "looks at nodes: any count"
+    ),
     "dpm2-a": Known(
         Sampler(Singlestep("eps", 2), Ancestral(), plans.karras), "stochastic, from 50 steps", 50
     ),
@@ -263,6 +161,7 @@ GRIDS: Mapping[str, Grid] = {
     "trailing": plans.trailing,
     "leading": plans.leading,
     "interior": plans.interior,
+    "late": plans.late,
     "bounded": plans.bounded,
 }
 """The grids that a name may end in."""

@@ -62,7 +62,8 @@ def _prepare(plan: Sequence[Move], solver: Solver, fresh: Fresh) -> list[_Prepar
         else:
             here, there = Point.of(move.here), Point.of(move.there)
             standing = here == there  # Langevin: what was seen before it is not on the trajectory after it
-            legs.append(Leg(here, there, Point(there.alpha, split.kept), restart or standing))
+            through = None if move.through is None else tuple(Point.of(level) for level in move.through)
+            legs.append(Leg(here, there, Point(there.alpha, split.kept), restart or standing, through))
             restart = standing
     rows = iter(solver.prepare(legs))
     return [

@@ -205,6 +205,31 @@ def test_parity_with_diffusers(solver: Multistep, scheduler: Peer) -> None:
         assert torch.allclose(next(ours).x, theirs, atol=5e-5)
 
 
+def test_tapered_takes_the_last_moves_at_falling_order() -> None:
+    legs = legs_of([Point(1.0, s) for s in (5.0, 3.0, 2.0, 1.0, 0.5, 0.3)])
+    full, tapered = (Multistep(order=3, tapered=t).prepare(legs) for t in (False, True))
+    assert tapered[:3] == full[:3]
+    assert tapered[3] == Multistep(order=2).prepare(legs)[3]
+    assert tapered[4] == Multistep(order=1).prepare(legs)[4]
+
+
+@pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")
+def test_diffusers_lower_order_final() -> None:
+    """DEIS of order 2 in fewer than 15 steps, down to the least noise of the table."""
+    scheduler = DEISMultistepScheduler(solver_order=2, beta_start=1e-4, beta_end=0.02)
+    scheduler.set_timesteps(10)
+    ratio = scheduler.sigmas.double()
+    norm = torch.hypot(torch.ones_like(ratio), ratio)
+    levels = Levels(1 / norm, ratio / norm)
+    x = theirs = Noise(tuple(range(16))).normal((2,), "start").double()
+    for i, t in enumerate(scheduler.timesteps):
+        theirs = scheduler.step(exact(MIXTURE)(theirs, levels[i]).eps, t, theirs).prev_sample
+    for tapered, bound in ((True, 5e-5), (False, math.inf)):
+        *_, last = walk(exact(MIXTURE), x, plans.descend(levels), Multistep("eps", order=2, tapered=tapered))
+        apart = float((last.x - theirs).abs().max())
+        assert apart < bound if tapered else apart > 1e-3
+
+
 @pytest.mark.parametrize("schedule", [RectifiedFlow(), Cosine(), VE()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_coefficients_are_finite_and_keep_a_still_estimate(frame: Frame, schedule: Schedule) -> None:

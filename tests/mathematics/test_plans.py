@@ -41,6 +41,46 @@ def test_the_exponential_grid_is_log_snr() -> None:
     assert torch.allclose(plans.karras(VE(), 9).sigma[:-1], rho)
 
 
+@pytest.mark.parametrize("n", [1, 4, 25, 60])
+def test_the_late_grid_begins_where_noise_is_n_times_the_signal(n: int) -> None:
+    for schedule in (Linear(), Table.linear(), Cosine(), VE()):
+        levels = plans.late(schedule, n)
+        noisiest = schedule.level(torch.ones((), dtype=torch.float64))
+        most = float(noisiest.sigma / noisiest.alpha)
+        assert float(levels.sigma[0] / levels.alpha[0]) == pytest.approx(min(most, max(25, n)), rel=1e-9)
+        times = schedule.time(Level(levels.alpha[:-1], levels.sigma[:-1]))
+        assert torch.allclose(times, times[0] * torch.arange(n, 0, -1) / n, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_the_fast_grid_has_even_strides_with_even_nodes(n: int) -> None:
+    """DPM-Solver-fast: K = ceil((n - 1) / 3) strides of one length in log-SNR, three looks in each, what is
+    left in the last."""
+    levels = plans.fast(Linear(), n)
+    assert len(levels) == n + 1
+    lam = Level(levels.alpha[:-1], levels.sigma[:-1]).log_snr / 2
+    if n == 1:
+        return
+    gaps = (lam[1:] - lam[:-1]) / (lam[-1] - lam[0])
+    strides, left = divmod(n - 1, 3)
+    k = strides + (left > 0)
+    expected = [1 / 3 / k] * 3 * strides + ([1 / left / k] * left if left else [])
+    assert gaps.tolist() == pytest.approx(expected, rel=1e-9)
+    assert [len(move.through or ()) + 1 for move in plans.Strides(3)(levels)] == (
+        [3] * strides + ([left] if left else []) + [1]
+    )
+
+
+def test_a_grid_to_the_least_noise_that_was_trained() -> None:
+    table = Table.linear()
+    levels = plans.ToLeast(plans.trailing)(table, 10)
+    plain = plans.trailing(table, 10)
+    assert torch.equal(levels.sigma[:-1], plain.sigma[:-1])
+    assert torch.equal(levels.sigma[-1], table.nodes().sigma[0])
+    with pytest.raises(SettingsError, match="already stands at the least noise"):
+        plans.ToLeast(plans.log_snr)(table, 10)
+
+
 @pytest.mark.parametrize("schedule", [Linear(), Table.linear(), Cosine()], ids=lambda s: type(s).__name__)
 def test_a_grid_of_ones_own(schedule: Schedule) -> None:
     by_sigma = Given((9.0, 1.0, 0.2, 0.0))(schedule, 3)

@@ -14,10 +14,10 @@ from sfumato import plans
 from sfumato.data.toy import Mixture
 from sfumato.denoiser import Exact
 from sfumato.errors import SettingsError
-from sfumato.level import Level, Levels
+from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
-from sfumato.sampling import sample, walk
+from sfumato.sampling import Counted, sample, walk
 from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule
 from sfumato.solvers.fresh import Ancestral, Fresh, Sde
 from sfumato.solvers.moves import Move, Point
@@ -40,12 +40,18 @@ SOLVERS = [
     Singlestep("flow", 3, clock="linear"),
     Singlestep("flow", 3, (0.5, 0.75), clock="linear", rule="exact"),
 ]
+Place = Callable[[Schedule, float, float, int], Levels]
 START = Noise(tuple(range(64))).normal((2,), "start").double() * math.hypot(0.5, 5.0)
 
 
 @cache
 def truth() -> Tensor:
     return flow_map(MIXTURE, START, Level.of(1.0, 5.0), Level.of(1.0, 0.05), 400)
+
+
+def even_in_time(schedule: Schedule, most: float, least: float, n: int) -> Levels:
+    ends = schedule.time(Level.of(torch.ones(2), torch.tensor([most, least])))
+    return Levels.of(schedule.level(ends[0] + (ends[1] - ends[0]) * torch.arange(n + 1) / n))
 
 
 def last(x: Tensor, plan: list[Move], solver: Singlestep | Heun, **rest: object) -> Tensor:
@@ -136,7 +142,7 @@ def test_the_rows_are_the_published_ones(of: str, order: int, r1: float, r2: flo
 @pytest.mark.parametrize(("kind", "rule"), [("midpoint", "published"), ("heun", "exact")])
 @pytest.mark.parametrize("steps", [10, 11])
 def test_diffusers_single_step_scheduler(kind: str, rule: str, steps: int) -> None:
-    """Theirs looks again at the grid's own nodes: every second one is a node of ours."""
+    """Theirs looks again at the grid's own nodes."""
     from diffusers import DPMSolverSinglestepScheduler
 
     theirs = DPMSolverSinglestepScheduler(
@@ -146,21 +152,46 @@ def test_diffusers_single_step_scheduler(kind: str, rule: str, steps: int) -> No
     ratio = theirs.sigmas.double()
     alpha = 1 / (1 + ratio**2).sqrt()
     levels = Levels(alpha, alpha * ratio)
-    x = START / START.std()
-    peer = x
+    x = peer = START / START.std()
     for i, t in enumerate(theirs.timesteps):
         peer = theirs.step(exact(MIXTURE)(peer, levels[i]).x0, t, peer).prev_sample
-    i = 0
-    while i < steps:
-        pair = theirs.order_list[i : i + 2] == [1, 2]
-        move = Move(levels[i], levels[i + 2 if pair else i + 1])
-        solver = Singlestep("x0", 1)
-        if pair:
-            ticks = [tick(Point.of(levels[j]), "log_snr") for j in (i, i + 1, i + 2)]
-            solver = Singlestep("x0", 2, ((ticks[1] - ticks[0]) / (ticks[2] - ticks[0]),), rule=rule)  # type: ignore[arg-type]
-        x = last(x, [move], solver)
-        i += 2 if pair else 1
-    assert float((x - peer).abs().max()) < 1e-5
+    ours = last(x, plans.Strides(2)(levels), Singlestep("x0", 2, rule=rule))  # type: ignore[arg-type]
+    assert float((ours - peer).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("place", [between, even_in_time], ids=["log-SNR", "time"])
+@pytest.mark.parametrize(("of", "order"), [("x0", 2), ("x0", 3), ("eps", 2), ("eps", 3)])
+def test_strides_keep_the_order_wherever_the_nodes_are(of: str, order: int, place: Place) -> None:
+    errors: list[float] = []
+    for n in (100, 200):
+        levels = place(Linear(), 5.0, 0.05, order * n)
+        plan = plans.Strides(order)(Levels.of(Level(levels.alpha, levels.sigma), CLEAN))
+        assert [len(move.through or ()) for move in plan] == [order - 1] * n + [0]
+        x = last(levels.alpha[0] * START, plan[:-1], Singlestep(of, order))  # type: ignore[arg-type]
+        errors.append(float((x / levels.alpha[-1] - truth()).abs().max()))
+    assert math.log2(errors[0] / errors[1]) > order - 0.2
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("n", range(1, 11))
+def test_strides_ask_once_at_every_level(order: int, n: int) -> None:
+    levels = plans.karras(VE(0.05, 10.0), n)
+    plan = plans.Strides(order)(levels)
+    asked = [level for move in plan for level in (move.here, *(move.through or ()))]
+    assert [(float(a.alpha), float(a.sigma)) for a in asked] == [
+        (float(a.alpha), float(a.sigma)) for a in list(levels)[:-1]
+    ]
+    counted = Counted.of(exact(MIXTURE), 64)
+    for _ in walk(counted, START, plan, Singlestep("x0", order)):
+        pass
+    assert counted.counts == [n] * 64
+    assert float(plan[-1].there.sigma) == 0
+    assert not plan[-1].through
+
+
+def test_strides_of_no_length_are_refused() -> None:
+    with pytest.raises(SettingsError, match="strides of 4"):
+        plans.Strides(4)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -21,12 +21,14 @@ class Move(NamedTuple):
     """From one level to another: solved (in whichever direction), or renoised (upwards only).
 
     spare: a renoising move's noise, in units of what the forward process adds (EDM's S_noise).
+    through: where a single-step solver looks again on the way; None leaves that to the solver.
     """
 
     here: Level
     there: Level
     renoise: bool = False
     spare: float = 1.0
+    through: tuple[Level, ...] | None = None
 
 
 class Point(NamedTuple):
@@ -44,13 +46,14 @@ class Leg(NamedTuple):
     """A solved move: from `here` to `kept`, the target level less the noise that will be drawn anew.
 
     `restart` says that what was seen before does not lie on this trajectory (the first leg, or one after
-    renoising).
+    renoising); `through` is the move's.
     """
 
     here: Point
     there: Point
     kept: Point
     restart: bool
+    through: tuple[Point, ...] | None = None
 
 
 class Step(NamedTuple):

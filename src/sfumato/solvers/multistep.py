@@ -53,13 +53,16 @@ class Multistep:
     """Adams-Bashforth on the `order` newest estimates `of` a frame, by this `clock`.
 
     On the clock "index" the kernel is taken as flat, so PLMS has its order on grids that are even in the
-    frame's place and is of second order on others (Liu et al. 2022, theorem 3.2).
+    frame's place and is of second order on others (Liu et al. 2022, theorem 3.2). `tapered` takes the last
+    moves at falling order, the last one at order one: steadier in few steps, where the last are the longest
+    (Lu et al. 2022b; diffusers' lower_order_final).
     """
 
     of: Frame = "x0"
     clock: Clock = "log_snr"
     order: int = 2
     kind: Kind = "exact"
+    tapered: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.order <= 6:
@@ -69,7 +72,10 @@ class Multistep:
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
         """The coefficients of every step of a plan, as floats."""
-        return [self.row(leg, history) for leg, history in histories(legs, self.order)]
+        past = histories(legs, self.order)
+        if self.tapered:
+            past = [(leg, history[: len(legs) - i]) for i, (leg, history) in enumerate(past)]
+        return [self.row(leg, history) for leg, history in past]
 
     def row(self, leg: Leg, history: Sequence[Point]) -> Row:
         """One step after estimates at `history`, newest (the leg's own start) first."""

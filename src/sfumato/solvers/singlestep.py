@@ -164,9 +164,10 @@ class Singlestep:
         # Below the grid's last noisy level only a flow, which is trained all the way down, may be asked.
         ends = leg.kept.sigma == 0 and self.clock != "linear"
         still = span == 0 or leg.here == leg.there  # standing moves, of Langevin, are plain
-        if self.order == 1 or still or ends or not math.isfinite(span):
+        nodes = self.nodes if leg.through is None else self._parts(leg)
+        if not nodes or still or ends or not math.isfinite(span):
             return Row((), Combination(0.0, ()), leg.kept)
-        points = [point_at(start + r * span, self.clock) for r in self.nodes]
+        points = [point_at(start + r * span, self.clock) for r in nodes]
         if any(point.sigma <= 0 for point in points):
             return Row((), Combination(0.0, ()), leg.kept)
         rate = 0.0 if self.clock != "log_snr" else span if self.of == "x0" else -span
@@ -175,35 +176,44 @@ class Singlestep:
             of_x, of_y = frame_move(self.of, leg.here, there)
             return Combination(of_x, tuple(of_y * share for share in shares))
 
-        stages = zip(points, self._inner(rate), strict=True)
+        stages = zip(points, _inner(nodes, rate), strict=True)
         looks = tuple(Look(Level.of(*point), way(point, shares)) for point, shares in stages)
-        return Row(looks, way(leg.kept, self._last(rate)), None)
+        exact = self.rule == "exact" or (len(nodes) == 2 and abs(nodes[1] - 2 / 3) > 1e-9)
+        return Row(looks, way(leg.kept, _last(nodes, rate, exact)), None)
 
-    def _inner(self, rate: float) -> list[list[float]]:
-        """What the moves to the nodes average, for a step of this rate."""
-        if self.order == 2:
-            return [[1.0]]
-        first, second = self.nodes
-        mean = lambda r: moments(2, rate * r)[1] * r
-        # A rule whose last row uses the first node carries that node's second-order error; the second node
-        # is given the opposite one. Nothing where the second node is 2/3, whose last row needs no first.
-        _, w1, w2 = weights([0.0, first, second], 0.0)
-        part = (mean(second) + w1 * first / (w2 * second) * mean(first)) / first
-        return [[1.0], [1 - part, part]]
-
-    def _last(self, rate: float) -> list[float]:
-        """What the whole move averages."""
-        if self.rule == "exact":
-            return weights([0.0, *self.nodes], rate)
-        last = self.nodes[-1]
-        part = (0.5 if self.order == 2 else moments(2, rate)[1]) / last
-        return [1 - part, *[0.0] * (self.order - 2), part]
+    def _parts(self, leg: Leg) -> tuple[float, ...]:
+        """The levels that the move goes through, as parts of it in the clock's time."""
+        start, end = tick(leg.here, self.clock), tick(leg.there, self.clock)
+        if not math.isfinite(end - start) or start == end:
+            return ()
+        return tuple((tick(point, self.clock) - start) / (end - start) for point in leg.through or ())
 
     def step(
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step from what is seen now and at the nodes."""
         return stepped(self.of, denoise, first, row), ()
+
+
+def _inner(nodes: Sequence[float], rate: float) -> list[list[float]]:
+    """What the moves to the nodes average, for a step of this rate."""
+    if len(nodes) == 1:
+        return [[1.0]]
+    first, second = nodes
+    mean = lambda r: moments(2, rate * r)[1] * r
+    # A rule whose last row uses the first node carries that node's second-order error; the second node
+    # is given the opposite one. Nothing where the second node is 2/3, whose last row needs no first.
+    _, w1, w2 = weights([0.0, first, second], 0.0)
+    part = (mean(second) + w1 * first / (w2 * second) * mean(first)) / first
+    return [[1.0], [1 - part, part]]
+
+
+def _last(nodes: Sequence[float], rate: float, exact: bool) -> list[float]:
+    """What the whole move averages."""
+    if exact:
+        return weights([0.0, *nodes], rate)
+    part = (0.5 if len(nodes) == 1 else moments(2, rate)[1]) / nodes[-1]
+    return [1 - part, *[0.0] * (len(nodes) - 1), part]
 
 
 @dataclass(frozen=True)
