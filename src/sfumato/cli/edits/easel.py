@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from sfumato.data.dataset import to_unit
 from sfumato.data.decode import decode
 from sfumato.data.fit import Resize, fit, plain
 from sfumato.editing.job import Bench, Job, bench
+from sfumato.editing.noise_file import ENDING, read_noise
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
 from sfumato.runs import Recipe, Run, load
@@ -25,8 +26,8 @@ COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with 
 
 
 def from_file(path: Path) -> np.ndarray:
-    """The pixels of a picture's file, (H, W, C), uint8 or uint16."""
-    return decode(path).array
+    """The pixels of a picture's file, (H, W, C), uint8 or uint16; or a picture's noise, (C, H, W), float32."""
+    return read_noise(path).numpy() if path.suffix == ENDING else decode(path).array
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +50,15 @@ class Result:
 
     pictures: in the model's range: (n, C, H, W), one for each of the recipe's, or any number if `columns`
     says how many are side by side on one sheet. express: how one becomes what its file holds; the run's way
-    if None. told: sentences for the user.
+    if None. told: sentences for the user. beside: writes what belongs beside the file of this path (a film, a
+    noise) and says where; a replay leaves it out.
     """
 
     pictures: Tensor
     express: Callable[[Tensor], Pixels] | None = None
     columns: int | None = None
     told: tuple[str, ...] = ()
+    beside: Callable[[Path], Sequence[Path]] | None = None
 
     def expressed(self, run: Run) -> list[Pixels]:
         """The pictures as their files hold them."""
@@ -104,6 +107,8 @@ class Easel:
 
 def fitted(run: Run, shown: np.ndarray, where: Path | str, resize: Resize | None) -> np.ndarray:
     """(H, W, C) in the run's size and channels; see `Easel.fitted`."""
+    if shown.dtype.kind == "f":
+        raise SettingsError(f"{where} is a picture's noise, and this edit needs the picture itself")
     image = run.card.image
     height, width = shown.shape[:2]
     said = plain(shown)
@@ -165,14 +170,20 @@ def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Pat
     if asked.out is not None:
         check_target(asked.out)
     run = load(asked.run, asked.device, asked.weights)
+    if asked.sampler is None and task.sampler is not None:
+        asked = replace(asked, sampler=task.sampler)
     recipe, columns = wanted(run, asked)
     draw: Draw = task.function(**own)
     groups: Sequence[Sequence[Path]] = (
-        [asked.images] if task.together else [[image] for image in asked.images]
+        [asked.images] if task.together or not asked.images else [[image] for image in asked.images]
     )
     target = Target.of(run, asked.out, many=len(groups) > 1)
     for images in groups:
         easel = Easel(run, recipe, tuple(images), how, Shelf())
         result: Result = draw(easel)
         yield from result.told
-        yield from write(easel, task, own, result, target, columns, ensemble=asked.ensemble is not None)
+        paths: list[Path] = []
+        for path in write(easel, task, own, result, target, columns, ensemble=asked.ensemble is not None):
+            paths.append(path)
+            yield path
+        yield from () if result.beside is None else result.beside(paths[0])

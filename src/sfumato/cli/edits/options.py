@@ -75,11 +75,15 @@ class Asked:
 class Task:
     """A command: a function of its own options that returns a `Draw`.
 
-    together: it takes all pictures at once, as an interpolation does, and not each for itself.
+    together: it takes all pictures at once, as an interpolation does, and not each for itself. least: how
+    many pictures it needs; what needs none may be given noise by --seed. sampler: its own, where none is
+    asked for.
     """
 
     function: Callable[..., Draw]
     together: bool = False
+    least: int = 1
+    sampler: str | None = None
 
     @property
     def name(self) -> str:
@@ -102,8 +106,13 @@ class Task:
         hints = get_type_hints(self.function, include_extras=True)
         own = [_parameter(name, hints[name], default) for name, default in self.defaults.items()]
         every = get_type_hints(Asked, include_extras=True)
+        lacking = {"images": None} if self.least == 0 else {}
         asked = [
-            _parameter(f.name, every[f.name], inspect.Parameter.empty if f.default is MISSING else f.default)
+            _parameter(
+                f.name,
+                every[f.name],
+                lacking.get(f.name, inspect.Parameter.empty if f.default is MISSING else f.default),
+            )
             for f in fields(Asked)
         ]
         arguments = [p for p in asked if p.default is inspect.Parameter.empty]
@@ -113,6 +122,7 @@ class Task:
             from sfumato.cli.edits.easel import edit
 
             mine = {name: given.pop(name) for name in self.defaults}
+            given["images"] = given["images"] or []
             for told in edit(self, Asked(**given), mine):
                 typer.echo(str(told))
 

@@ -44,12 +44,13 @@ class Target:
             raise SettingsError(f"--out {out}: several pictures do not go into one file: give a folder")
         return Target(out, not one)
 
-    def named(self, task: str, image: Path, recipe: Recipe, i: int, ending: str = "") -> Path:
+    def named(self, task: str, image: Path | None, recipe: Recipe, i: int, ending: str = "") -> Path:
         """The file of result i: in a folder named by picture, task, seed and class."""
         if not self.folder:
             return self.path.with_name(f"{self.path.stem}{ending}{self.path.suffix}")
         number = None if recipe.classes is None else recipe.classes[i]
-        words = [image.stem, task, f"seed{recipe.seeds[i]}", *([] if number is None else [f"class{number}"])]
+        words = [] if image is None else [image.stem]
+        words += [task, f"seed{recipe.seeds[i]}", *([] if number is None else [f"class{number}"])]
         return self.path / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', '-'.join(words))[:120]}{ending}.png"
 
 
@@ -84,7 +85,8 @@ def write(
     ensemble: bool,
 ) -> Iterator[Path]:
     """Writes a result, each file with its whole account; yields the paths."""
-    shown, recipe, image = result.expressed(easel.run), easel.recipe, easel.images[0]
+    shown, recipe = result.expressed(easel.run), easel.recipe
+    image = easel.images[0] if easel.images else None
     account = Account(easel, task, own)
     if ensemble and result.columns is not None:
         raise SettingsError(f"--ensemble: {task.name} makes a sheet of pictures: leave it out")
