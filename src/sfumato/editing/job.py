@@ -10,11 +10,12 @@ returns a Job. It knows no network, so it runs on an exact denoiser as on a run:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from sfumato.denoiser import Denoiser
+from sfumato.editing.tiles import Tiled, Tiling
 from sfumato.errors import SettingsError
 from sfumato.level import Levels
 from sfumato.noise import Noise
@@ -102,6 +103,19 @@ class Bench:
         many = picture if picture.ndim == 4 else picture[None]
         return many.expand(len(self.noise), *many.shape[1:]).to(self.run.device)
 
+    def over(self, size: tuple[int, int], condition: Tensor | None = None) -> Bench:
+        """The bench of a canvas (height, width): itself where that is the model's size; for a larger one its
+        denoiser sees tiles of the model's size, which share half their side. condition: (B, C, height,
+        width), for networks that take one. Raises SettingsError for a smaller canvas."""
+        image = self.run.card.image
+        tile = image.height, image.width
+        if size == tile:
+            return self
+        tiling = Tiling(size, tile, min(tile) // 2)
+        many = self.recipe.take([*range(len(self.noise))] * len(tiling.corners))
+        seen = None if condition is None else tiling.cut(condition).flatten(0, 1)
+        return replace(self, denoise=Tiled(_denoiser(self.run, many, seen), tiling, len(self.noise)))
+
     def finished(self, job: Job) -> Tensor:
         """The job's pictures, on the CPU and within the images' range: known pixels are kept to the bit.
         Raises RunError for a picture that is not finite."""
@@ -115,6 +129,11 @@ def bench(run: Run, recipe: Recipe, picture: Tensor | None = None) -> Bench:
     """The bench of a run for the pictures of one recipe, all in one batch. `picture` (B, C, H, W) is the
     condition of networks that take one. Raises SettingsError for a sampler that no edit can use."""
     levels = descending(recipe.how(), run.model.schedule, recipe.steps)
+    denoise = _denoiser(run, recipe, picture)
+    return Bench(run, recipe, denoise, counted(recipe.how()), levels, Noise(recipe.seeds))
+
+
+def _denoiser(run: Run, recipe: Recipe, picture: Tensor | None) -> Denoiser:
     if picture is not None:
         raise SettingsError(f"{run.path}: this model takes no picture as its condition")
-    return Bench(run, recipe, run.denoiser(recipe), counted(recipe.how()), levels, Noise(recipe.seeds))
+    return run.denoiser(recipe)
