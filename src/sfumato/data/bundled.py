@@ -1,16 +1,28 @@
-"""What ships with the package: 10,000 handwritten digits of MNIST, 28 x 28 (LeCun, Cortes, Burges 1998)."""
+"""What ships with the package.
+
+- digits: 10,000 handwritten digits of MNIST, 28 x 28 (LeCun, Cortes, Burges 1998), with their classes.
+- emoji: 7,012 emoji of 1,914 concepts, 32 x 32, each in up to four drawing styles, with captions such as "red
+  heart, 3d render emoji" and the columns style, group, subgroup and concept.
+
+Whose they are is in NOTICE.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from sfumato.data.arrays import read_arrays
 from sfumato.data.folder import read_folder
 from sfumato.data.source import Source
 from sfumato.errors import DataError
 
-BUNDLED = {"digits": "mnist10k.npz", "mnist": "mnist10k.npz"}
+BUNDLED = {"digits": "mnist10k.npz", "mnist": "mnist10k.npz", "emoji": "emoji32.npz"}
 """The names by which bundled data is asked for (a folder of that name is written ./digits)."""
+EMOJI_COLUMNS = {"style": "styles", "group": "groups", "subgroup": "subgroups", "concept": "concepts"}
+"""The columns of the emoji, and the arrays that hold them."""
 
 
 def digits_path() -> Path:
@@ -18,18 +30,37 @@ def digits_path() -> Path:
     return Path(__file__).parent / "bundled" / BUNDLED["digits"]
 
 
+def emoji_path() -> Path:
+    """The bundled emoji: `images` uint8 (7012, 32, 32, 3), and a text array (7012,) for the captions and for
+    each column."""
+    return Path(__file__).parent / "bundled" / BUNDLED["emoji"]
+
+
 def open_source(data: str | Path) -> Source:
-    """Lists the pictures of a folder, of an .npz file, or of a bundled set by its name ("digits").
+    """Lists the pictures of a folder, of an .npz file, or of a bundled set by its name.
 
     Raises DataError, one sentence, when there is nothing there that can be read.
     """
+    if isinstance(data, str) and data == "emoji":
+        return _emoji()
     if isinstance(data, str) and data in BUNDLED:
         return read_arrays(Path(__file__).parent / "bundled" / BUNDLED[data])
     path = Path(data).expanduser()
     if path.is_dir():
         return read_folder(path)
+    names = "the name digits or emoji"
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return read_arrays(path)
-        raise DataError(f"{path} is one file: data is a folder of pictures, an .npz file, or the name digits")
-    raise DataError(f"there is no {path}: data is a folder of pictures, an .npz file, or the name digits")
+        raise DataError(f"{path} is one file: data is a folder of pictures, an .npz file, or {names}")
+    raise DataError(f"there is no {path}: data is a folder of pictures, an .npz file, or {names}")
+
+
+def _emoji() -> Source:
+    """The emoji with their columns; no classes, because a concept has four pictures at most."""
+    source = read_arrays(emoji_path())
+    with np.load(emoji_path(), allow_pickle=False) as file:
+        columns = [file[array].tolist() for array in EMOJI_COLUMNS.values()]
+    told = (tuple(zip(EMOJI_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True))
+    items = tuple(replace(item, columns=row) for item, row in zip(source.items, told, strict=True))
+    return replace(source, name="emoji", items=items)
