@@ -20,7 +20,8 @@ def write_noise(path: Path, noise: Tensor, about: Mapping[str, object]) -> None:
 
 
 def read_noise(path: Path) -> Tensor:
-    """The noise (C, H, W), float32, of a file that `write_noise` wrote. Raises ModelFileError for any other."""
+    """The noise (C, H, W), float32, of a file that `write_noise` wrote. Raises ModelFileError for any
+    other."""
     noise = read_tensors(path)[0].get("noise")
     if noise is None or noise.ndim != 3 or not noise.is_floating_point() or not bool(noise.isfinite().all()):
         raise ModelFileError(f"{path}: holds no noise of a picture: make one with sfumato edit invert")

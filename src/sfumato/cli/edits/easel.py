@@ -26,7 +26,8 @@ COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with 
 
 
 def from_file(path: Path) -> np.ndarray:
-    """The pixels of a picture's file, (H, W, C), uint8 or uint16; or a picture's noise, (C, H, W), float32."""
+    """The pixels of a picture's file, (H, W, C), uint8 or uint16; or a picture's noise, (C, H, W),
+    float32."""
     return read_noise(path).numpy() if path.suffix == ENDING else decode(path).array
 
 
