@@ -1,8 +1,8 @@
 """Pictures larger than the model: tiles that overlap, put together at every look.
 
 At each level every tile is asked what it believes, and where tiles overlap their beliefs are averaged
-(MultiDiffusion, Bar-Tal et al. 2023, eq. 5). So all tiles are parts of one picture from the first step on, and
-there is no seam to hide at the end.
+(MultiDiffusion, Bar-Tal et al. 2023, eq. 5). So all tiles are parts of one picture from the first step on,
+and there is no seam to hide at the end.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Tiling:
         small = self.size[0] < self.tile[0] or self.size[1] < self.tile[1]
         if small or not 0 <= self.overlap < min(self.tile):
             raise SettingsError(
-                f"a picture of {self.size[1]} x {self.size[0]} in tiles of {self.tile[1]} x {self.tile[0]} that "
-                f"share {self.overlap} pixels: give a picture at least as large as a tile, and an overlap "
-                "smaller than it"
+                f"a picture of {self.size[1]} x {self.size[0]} in tiles of {self.tile[1]} x {self.tile[0]} "
+                f"that share {self.overlap} pixels: give a picture at least as large as a tile, and an "
+                "overlap smaller than it"
             )
 
     @cached_property
