@@ -121,12 +121,13 @@ class Film:
         write_film(self.path, shown + shown[-1:] * HOLD, 60)
 
 
-def pixels(run: Run, pictures: Tensor) -> list[Pixels]:
-    """What is written into files: the images' range as whole numbers, 8 or 16 bits."""
+def pixels(run: Run, pictures: Tensor, deep: bool | None = None) -> list[Pixels]:
+    """What is written into files: the images' range as whole numbers, 8 or 16 bits as trained, or as said."""
     image = run.card.image
     if (image.low, image.high) != (-1.0, 1.0):
         pictures = (pictures - image.low) / (image.high - image.low) * 2 - 1
-    return [to_bytes(picture, deep=image.bits == 16) for picture in pictures]
+    deep = image.bits == 16 if deep is None else deep
+    return [to_bytes(picture, deep=deep) for picture in pictures]
 
 
 def make_room(folder: Path) -> None:
