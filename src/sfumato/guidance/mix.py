@@ -72,7 +72,14 @@ class Mix:
         return found
 
     def take(self, rows: Sequence[int]) -> Mix:
-        taken = {id(d): d.take(rows) for d, _ in self.parts}
+        return self._take(rows, {})
+
+    def _take(self, rows: Sequence[int], taken: dict[int, Denoiser]) -> Mix:
+        """What stands in it twice, however deep, is taken once."""
+        for denoise, _ in self.parts:
+            if id(denoise) not in taken:
+                inner = denoise._take(rows, taken) if isinstance(denoise, Mix) else denoise.take(rows)
+                taken[id(denoise)] = inner
         return Mix(tuple((taken[id(d)], w) for d, w in self.parts))
 
     def check(self, level: Level) -> None:
