@@ -53,7 +53,7 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "5 run",
         (
-            frozenset({"run_folder", "training.recipes"}),
+            frozenset({"run_folder", "run_classifier", "training.recipes"}),
             frozenset({"runs"}),
             frozenset({"provenance", "training.run"}),
         ),
@@ -86,6 +86,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "recorded.py",
         "recorded_schedules.py",
         "provenance.py",
+        "run_classifier.py",
         "editing/record.py",
     ),
     "rich": ("cli/",),

@@ -127,7 +127,8 @@ class Schooling:
                 loss = self.losses(batch.images, _classes(batch), batch.positions).mean()
                 loss.backward()
                 norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), float(settings.clip)))
-                if not (math.isfinite(float(loss)) and math.isfinite(norm)):
+                value = float(loss.detach())
+                if not (math.isfinite(value) and math.isfinite(norm)):
                     raise TrainingError(f"the loss of step {done + 1} is not finite: choose a lower --lr")
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -135,7 +136,7 @@ class Schooling:
                 seconds = time.monotonic() - began
                 share = settings.budget.share(done, done * size, seconds)
                 yield TrainStep(
-                    done, done * size, float(loss), norm, rate, seconds, share, last=share >= 1,
+                    done, done * size, value, norm, rate, seconds, share, last=share >= 1,
                     images_per_second=done * size / max(seconds, 1e-9),
                 )  # fmt: skip
         self.network.eval()
