@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from sfumato.cli.edits import painting
+from sfumato.cli.edits import mending, painting
 from sfumato.cli.edits.options import Task
 
-TASKS: tuple[Task, ...] = (painting.img2img,)
+TASKS: tuple[Task, ...] = (
+    painting.img2img,
+    painting.inpaint,
+    painting.replace,
+    painting.remove,
+    mending.outpaint,
+    mending.restore,
+)
 """Every task there is; `sfumato replay` finds them here too."""
 
 app = typer.Typer(

@@ -95,6 +95,12 @@ class Easel:
         """`fitted` in the model's range, (C, H, W), float32."""
         return in_range(self.run, self.fitted(path, role))
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether something is asked for: a class, an attribute, a prompt."""
+        classes = self.recipe.classes
+        return classes is not None and any(one is not None for one in classes)
+
     def benches(self, condition: Tensor | None = None) -> Iterator[Bench]:
         """One for each batch of the recipe. condition: a picture (C, H, W) for networks that take one."""
         for part in self.recipe.parts():
@@ -106,14 +112,21 @@ class Easel:
         return torch.cat([b.finished(make(b)) for b in self.benches(condition)])
 
 
-def fitted(run: Run, shown: np.ndarray, where: Path | str, resize: Resize | None) -> np.ndarray:
-    """(H, W, C) in the run's size and channels; see `Easel.fitted`."""
+def fitted(
+    run: Run,
+    shown: np.ndarray,
+    where: Path | str,
+    resize: Resize | None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """(H, W, C) in the run's channels, and in its size or the one that is said; see `Easel.fitted`."""
     if shown.dtype.kind == "f":
         raise SettingsError(f"{where} is a picture's noise, and this edit needs the picture itself")
     image = run.card.image
+    size = (image.height, image.width) if size is None else size
     height, width = shown.shape[:2]
     said = plain(shown)
-    if resize is None and (height, width) != (image.height, image.width):
+    if resize is None and (height, width) != size:
         raise SettingsError(
             f"{where} is {width} x {height} pixels and the model's pictures are {image.width} x "
             f"{image.height}: say --resize crop, stretch or pad to fit it"
@@ -127,7 +140,7 @@ def fitted(run: Run, shown: np.ndarray, where: Path | str, resize: Resize | None
             "changed to that"
         )
     deep = shown.dtype == np.uint16
-    return fit(said, (image.height, image.width), resize or "crop", image.channels, deep)
+    return fit(said, size, resize or "crop", image.channels, deep)
 
 
 def in_range(run: Run, shown: np.ndarray) -> Tensor:
