@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -160,17 +161,26 @@ def parameters(made: Origin, width: int, height: int) -> str:
 def read_origin(path: Path) -> Origin:
     """Where a PNG file says it comes from. Raises ImageFileError: no PNG, none of ours, or not readable as
     such."""
+    return parse_origin(read_recipe(path), path)
+
+
+def parse_origin(account: Mapping[str, object], where: Path | str) -> Origin:
+    """What an account says, judged: the file is anybody's. Raises ImageFileError."""
     try:
-        made = Origin.model_validate_json(json.dumps(read_recipe(path)), strict=True)
-    except ValidationError as error:
-        raise ImageFileError(
-            f"{path}: its account of how it was made is damaged ({sentence(error)})"
-        ) from None
+        made = Origin.model_validate_json(json.dumps(account), strict=True)
+    except (ValidationError, RecursionError) as error:
+        words = sentence(error) if isinstance(error, ValidationError) else "nested too deeply"
+        raise ImageFileError(f"{where}: its account of how it was made is damaged ({words})") from None
+    check_places(made, where)
+    return made
+
+
+def check_places(made: Origin, where: Path | str) -> None:
+    """Raises ImageFileError where seeds, classes and the place among them contradict each other."""
     n = len(made.seeds)
     wrong = made.classes is not None and len(made.classes) != n
     if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
-        raise ImageFileError(f"{path}: its account of how it was made contradicts itself: use another copy")
-    return made
+        raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
 
 
 @dataclass(frozen=True)

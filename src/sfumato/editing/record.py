@@ -20,7 +20,7 @@ from sfumato.card import sentence
 from sfumato.data.fit import Resize
 from sfumato.errors import ImageFileError
 from sfumato.files.pictures import read_recipe
-from sfumato.provenance import Hash, Origin, Text, parameters
+from sfumato.provenance import Hash, Origin, Text, check_places, parameters
 from sfumato.recorded_schedules import Part
 
 ROOM = 48 << 10
@@ -40,12 +40,14 @@ class Source(Part):
 
 
 class Edited(Part):
-    """Where an edited picture comes from. `options` are the task's own; those that are files are named as
-    their sources are. `shows` is "mean" or "deviation" for the two pictures of an ensemble."""
+    """Where an edited picture comes from. `images` are the pictures that the command was given, `sources`
+    all that was read; all files, those among the task's own `options` too, are named as seen from the result.
+    `shows` is "mean" or "deviation" for the two pictures of an ensemble."""
 
     format: Literal[1] = 1
     made_by_a_model: Literal[True] = True
     task: Text
+    images: Annotated[tuple[Text, ...], Field(max_length=1000)]
     options: dict[Text, JsonValue]
     sources: Annotated[tuple[Source, ...], Field(max_length=1000)]
     resize: Resize | None = None
@@ -95,8 +97,5 @@ def parse_edited(account: Mapping[str, object], where: Path | str) -> Edited:
     except (ValidationError, RecursionError) as error:
         words = sentence(error) if isinstance(error, ValidationError) else "nested too deeply"
         raise ImageFileError(f"{where}: its account of how it was made is damaged ({words})") from None
-    n = len(made.origin.seeds)
-    wrong = made.origin.classes is not None and len(made.origin.classes) != n
-    if wrong or (made.origin.index or 0) >= n or (made.origin.index is None) == (made.origin.columns is None):
-        raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
+    check_places(made.origin, where)
     return made
