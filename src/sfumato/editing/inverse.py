@@ -81,7 +81,7 @@ class Likelihood:
     """
 
     measured: Measured
-    data: float | int | Tensor = 0.5
+    data: float | int | Tensor = 1.0
 
     def __call__(self, estimate: Estimate) -> Tensor:
         alpha, sigma = (
@@ -98,10 +98,10 @@ class Likelihood:
 
 
 def pigdm(
-    denoise: Denoiser, measured: Measured, levels: Levels, noise: Noise, data: float | int | Tensor = 0.5
+    denoise: Denoiser, measured: Measured, levels: Levels, noise: Noise, data: float | int | Tensor = 1.0
 ) -> Job:
     """Pictures of the posterior given the measurement, by Pi-GDM, with any sampler. data: the standard
-    deviation of the data about its mean; pictures between -1 and 1 have about 0.5.
+    deviation of the data; the paper's is 1. Too small a number believes the first estimates too much.
 
     An estimate that is clipped tells no gradient: clip around this, not inside it.
     """

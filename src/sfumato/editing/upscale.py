@@ -55,7 +55,7 @@ def decibels(a: Tensor, b: Tensor, span: float | int = 2.0) -> Tensor:
 
 
 def consistency(pictures: Tensor, small: Tensor, span: float | int = 2.0) -> Tensor:
-    """How well upscaled pictures (B, C, H, W) keep to the small ones (1 or B, C, h, w) when they are made small
-    again, in decibels, (B,)."""
+    """How well upscaled pictures (B, C, H, W) keep to the small ones (1 or B, C, h, w) when they are made
+    small again, in decibels, (B,)."""
     again = downsample(pictures.shape[1:], (small.shape[2], small.shape[3]))(pictures)
     return decibels(again, small.to(again), span)

@@ -41,8 +41,8 @@ class Method:
 
 
 def solve(run: Run, recipe: Recipe, operator: Operator, y: Tensor, method: Method) -> Tensor:
-    """Pictures x, one for each of the recipe's, with operator(x) = y, (1 or B, ...) in the run's range: on the
-    CPU. They are the operator's, which may be larger than the model's (in tiles then).
+    """Pictures x, one for each of the recipe's, with operator(x) = y, (1 or B, ...) in the run's range. They
+    are on the CPU, and of the operator's size, which may be larger than the model's (in tiles then).
 
     Pi-GDM solves with the recipe's own sampler; of the others' the grid is used. Where the recipe clips
     estimates, a gradient is taken before they are clipped.
@@ -58,7 +58,7 @@ def solve(run: Run, recipe: Recipe, operator: Operator, y: Tensor, method: Metho
         job = ddrm(b.denoise, measured, b.levels, b.noise)
         return replace(b, how=ddrm_steps(b.how)).finished(job)
     if method.name == "pigdm":
-        job = pigdm(b.denoise, measured, b.levels, b.noise, 0.25 * span)
+        job = pigdm(b.denoise, measured, b.levels, b.noise, 0.5 * span)
     else:
         scale = 1.0 if method.scale is None else method.scale
         job = dps(b.denoise, operator, rows, operator.shape, b.levels, b.noise, scale)
