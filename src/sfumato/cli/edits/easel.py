@@ -18,6 +18,7 @@ from sfumato.data.decode import decode
 from sfumato.data.fit import Resize, fit, plain
 from sfumato.editing.job import Bench, Job, bench
 from sfumato.editing.noise_file import ENDING, read_noise
+from sfumato.editing.record import Account, account_of
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
 from sfumato.runs import Recipe, Run, load
@@ -33,9 +34,11 @@ def from_file(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Shelf:
-    """The pictures that an edit reads. What was read is remembered with its part in the edit."""
+    """The pictures that an edit reads. What was read is remembered with its part in the edit. told: what a
+    file says of how it was made."""
 
     look: Callable[[Path], np.ndarray] = from_file
+    told: Callable[[Path], Account | None] = account_of
     seen: dict[tuple[str, Path], np.ndarray] = field(default_factory=dict[tuple[str, Path], np.ndarray])
 
     def read(self, path: Path, role: str = "picture") -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from sfumato.cli.drawing import GRID, make_room
 from sfumato.cli.edits.easel import Easel, Result
 from sfumato.cli.edits.options import Task
-from sfumato.editing.record import Edited, Source, account_of, pixel_hash
+from sfumato.editing.record import Edited, Source, pixel_hash
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels, grid, write_png
 from sfumato.inside.deviation import Deviation, deviation_of
@@ -87,22 +87,22 @@ def write(
     """Writes a result, each file with its whole account; yields the paths."""
     shown, recipe = result.expressed(easel.run), easel.recipe
     image = easel.images[0] if easel.images else None
-    account = Account(easel, task, own)
+    files = Files(easel, task, own)
     if ensemble and result.columns is not None:
         raise SettingsError(f"--ensemble: {task.name} makes a sheet of pictures: leave it out")
     if ensemble:
         for shows in ("mean", "deviation"):
             path = target.named(task.name, image, recipe, 0, f"-{shows}")
-            yield account.write(path, sheet(shown, shows, 1), recipe, columns=1, shows=shows)
+            yield files.write(path, sheet(shown, shows, 1), recipe, columns=1, shows=shows)
     elif result.columns is not None:
         path = target.named(task.name, image, recipe, 0)
-        yield account.write(path, sheet(shown, "picture", result.columns), recipe, columns=result.columns)
+        yield files.write(path, sheet(shown, "picture", result.columns), recipe, columns=result.columns)
     elif target.folder or len(shown) == 1:
         done = 0
         for part in recipe.parts():
             for i in range(len(part.seeds)):
                 path = target.named(task.name, image, part, i)
-                yield account.write(path, shown[done + i], part, index=i)
+                yield files.write(path, shown[done + i], part, index=i)
             done += len(part.seeds)
     elif len(shown) > GRID:
         raise SettingsError(
@@ -110,12 +110,12 @@ def write(
         )
     else:
         path = target.named(task.name, image, recipe, 0)
-        yield account.write(path, sheet(shown, "picture", columns), recipe, columns=columns)
+        yield files.write(path, sheet(shown, "picture", columns), recipe, columns=columns)
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
-    """What the files of one edit say of it."""
+class Files:
+    """The files of one edit, each with its account."""
 
     easel: Easel
     task: Task
@@ -156,12 +156,13 @@ class Account:
                 role=role,
                 path=seen_from(path.parent, source),
                 sha256=pixel_hash(pixels),
-                account=account_of(source),
+                account=self.easel.shelf.told(source),
             )
             for (role, source), pixels in self.easel.shelf.seen.items()
         )
         return Edited(
             task=self.task.name,
+            images=tuple(seen_from(path.parent, image) for image in self.easel.images),
             options={name: _said(value, path.parent) for name, value in self.own.items()},
             sources=sources,
             resize=self.easel.resize,
