@@ -23,6 +23,7 @@ from sfumato.noise import Noise
 from sfumato.operators import Operator, blur, convolution, downsample, grey, mask, sensing
 from sfumato.plans import trailing
 from sfumato.samplers import sampler
+from sfumato.schedules import Cosine
 from sfumato.tables import Table
 
 SHAPE = (3, 2, 4)
@@ -181,7 +182,7 @@ def test_ddrm_is_the_published_step(name: str, noise: float, eta: float) -> None
 def test_ddrm_starts_from_pure_noise_too() -> None:
     operator = OPERATORS["smaller"]
     streams, y = Noise((1, 2)), operator(pictures(2))
-    job = ddrm(gaussian(), Measured(operator, y, 0.1), trailing(Table.cosine(), 8), streams)
+    job = ddrm(gaussian(), Measured(operator, y, 0.1), trailing(Cosine(), 8), streams)
     assert float(job.plan[0].here.alpha) == 0
     out = finished(job, ddrm_steps(sampler("ddim")), streams)
     assert float((operator(out) - y).square().mean().sqrt()) < 2 * 0.1
