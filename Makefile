@@ -4,11 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: demo test quick check format docs clean
+.PHONY: demo emoji test quick check format docs clean
 
 # Train on the bundled digits for six minutes on the CPU, then draw samples, a film and a loss curve into runs/digits.
 demo: $(VENV)/core
 	$(BIN)/sfumato demo --out runs/digits
+
+# Text to image from scratch on the bundled captioned emoji, on the GPU where there is one: an hour on a CPU.
+emoji: $(VENV)/core
+	$(BIN)/sfumato train emoji --out runs/emoji
+	$(BIN)/sfumato sample runs/emoji --prompt "red heart, 3d render emoji" --out runs/emoji/red-heart.png
 
 # Everything but the nightly tier.
 test: $(VENV)/dev

@@ -3,6 +3,7 @@
 - digits: 10,000 handwritten digits of MNIST, 28 x 28 (LeCun, Cortes, Burges 1998), with their classes.
 - emoji: 7,012 emoji of 1,914 concepts, 32 x 32, each in up to four drawing styles, with captions such as "red
   heart, 3d render emoji" and the columns style, group, subgroup and concept.
+- the model emoji, trained on them: a run folder like any other.
 
 Whose they are is in NOTICE.
 """
@@ -21,19 +22,38 @@ from sfumato.errors import DataError
 
 BUNDLED = {"digits": "mnist10k.npz", "mnist": "mnist10k.npz", "emoji": "emoji32.npz"}
 """The names by which bundled data is asked for (a folder of that name is written ./digits)."""
+CARD = "sfumato.json"
+"""What every folder of a model holds."""
 EMOJI_COLUMNS = {"style": "styles", "group": "groups", "subgroup": "subgroups", "concept": "concepts"}
 """The columns of the emoji, and the arrays that hold them."""
 
 
+_HERE = Path(__file__).parent / "bundled"
+
+
+def model_path(path: Path | str) -> Path:
+    """The folder of a model: that of a bundled model where its name is given and nothing here is called so,
+    otherwise the path as it is."""
+    path = Path(path)
+    bundled = _HERE / path
+    known = len(path.parts) == 1 and bundled.parent == _HERE and (bundled / CARD).is_file()
+    return bundled if known and not path.exists() else path
+
+
+def bundled_name(path: Path) -> str | None:
+    """The name of the bundled model in this folder, None for a folder of the user's."""
+    return path.name if path.resolve().parent == _HERE.resolve() else None
+
+
 def digits_path() -> Path:
     """The bundled digits: `images` uint8 (10000, 28, 28), `labels` uint8 (10000,)."""
-    return Path(__file__).parent / "bundled" / BUNDLED["digits"]
+    return _HERE / BUNDLED["digits"]
 
 
 def emoji_path() -> Path:
     """The bundled emoji: `images` uint8 (7012, 32, 32, 3), and a text array (7012,) for the captions and for
     each column."""
-    return Path(__file__).parent / "bundled" / BUNDLED["emoji"]
+    return _HERE / BUNDLED["emoji"]
 
 
 def open_source(data: str | Path) -> Source:
@@ -44,7 +64,7 @@ def open_source(data: str | Path) -> Source:
     if isinstance(data, str) and data == "emoji":
         return _emoji()
     if isinstance(data, str) and data in BUNDLED:
-        return read_arrays(Path(__file__).parent / "bundled" / BUNDLED[data])
+        return read_arrays(_HERE / BUNDLED[data])
     path = Path(data).expanduser()
     if path.is_dir():
         return read_folder(path)
