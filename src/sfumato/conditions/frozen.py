@@ -21,6 +21,7 @@ from sfumato.files.manifest import hash_file
 
 AT_ONCE = 64
 """How many captions go through together."""
+_READ = (".json", ".safetensors", ".txt", ".model")
 
 
 class FrozenText:
@@ -68,7 +69,7 @@ class FrozenText:
         """A sha256 of the folder's settings, weights and tokenizer: what the states are a function of."""
         digest = hashlib.sha256()
         for place in _places(self.folder):
-            for path in sorted({*place.glob("*.json"), *place.glob("*.safetensors"), *place.glob("*.txt")}):
+            for path in sorted(path for path in place.iterdir() if path.suffix in _READ):
                 digest.update(f"{path.name} {hash_file(path)[0]}\n".encode())
         return digest.hexdigest()
 
