@@ -1,0 +1,176 @@
+"""A labelled data set of a model's pictures, for `sfumato train` and for others: a folder or an .npz file.
+
+A folder has a sub-folder for each class, as torchvision's ImageFolder and Hugging Face's imagefolder read it,
+metadata.csv (file, class, seed), a README that says how it was made, and in every picture its own recipe. It
+may be stopped at any time: each file appears whole, and the same command goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.cli.drawing import make_room, pixels, write_picture
+from sfumato.errors import SettingsError
+from sfumato.files import clean_temporaries, read_json, write_json
+from sfumato.files.atomic import write_atomic
+from sfumato.files.pictures import Pixels
+from sfumato.provenance import origin
+from sfumato.runs import MOST, Recipe, Run
+
+SETTINGS = "made-by.json"
+TABLE = "metadata.csv"
+
+
+def balanced(names: Sequence[str], number: int) -> list[int]:
+    """`number` of each class, in turns: a larger number of the same seed begins with the same pictures.
+    Raises SettingsError for a model without classes."""
+    if not names:
+        raise SettingsError("--per-class needs a model with classes: say -n, how many pictures in all")
+    if not 1 <= number <= MOST // len(names):
+        raise SettingsError(f"--per-class {number}: give a number from 1 to {MOST // len(names):,}")
+    return list(range(len(names))) * number
+
+
+def check_place(out: Path) -> None:
+    """Raises SettingsError for a name that is neither a folder's nor an .npz file's."""
+    if out.suffix and out.suffix != ".npz" and not out.is_dir():
+        raise SettingsError(f"--as-dataset {out}: a data set is a folder, or one file x.npz")
+
+
+def write_dataset(run: Run, recipe: Recipe, out: Path) -> Iterator[Path]:
+    """Makes the recipe's pictures as a data set; yields what was written, the table or the file at last.
+
+    Raises SettingsError for a folder that holds other things, or a data set that was made otherwise.
+    """
+    if out.suffix == ".npz" and not out.is_dir():
+        yield _as_arrays(run, recipe, out)
+        return
+    _open(run, recipe, out)
+    files = [_file(run, recipe, row) for row in range(len(recipe.seeds))]
+    missing = [row for row, name in enumerate(files) if not (out / name).is_file()]
+    done = len(files) - len(missing)
+    for part, rows in _parts(recipe, missing):
+        for i, shown in enumerate(pixels(run, run.make(part))):
+            path = out / files[rows[i]]
+            make_room(path.parent)
+            write_picture(run, path, shown, part, index=i)
+            yield path
+        done += len(rows)
+        if sys.stderr.isatty():
+            print(f"\r{done}/{len(files)} pictures", end="", file=sys.stderr, flush=True)
+    write_atomic(out / "README.md", [_readme(run, recipe).encode()])
+    write_atomic(out / TABLE, [_table(run, recipe, files).encode()])
+    yield out / TABLE
+
+
+def _parts(recipe: Recipe, rows: Sequence[int]) -> Iterator[tuple[Recipe, Sequence[int]]]:
+    """The recipe of some rows, batch by batch, with the rows of each."""
+    size = 1 if recipe.one_by_one else recipe.batch
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        yield recipe.take(some), some
+
+
+def _class(run: Run, recipe: Recipe, row: int) -> str | None:
+    number = None if recipe.classes is None else recipe.classes[row]
+    return None if number is None else run.classes[number]
+
+
+def _file(run: Run, recipe: Recipe, row: int) -> str:
+    """cat/00012-seed12.png: a place of its own for every picture, whatever its class is called."""
+    number = None if recipe.classes is None else recipe.classes[row]
+    name = f"{row:06d}-seed{recipe.seeds[row]}.png"
+    if number is None:
+        return name
+    said = run.classes[number]
+    plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", said).strip(" .")[:60]
+    safe = plain == said and plain not in TABLE
+    return f"{plain if safe else f'{number:04d}-{plain}'}/{name}"
+
+
+def _settings(run: Run, recipe: Recipe) -> dict[str, object]:
+    """What the pictures follow from, beside their seeds and classes."""
+    made = origin(run, recipe.take([0]), Path("x.png"), index=0).model_dump(mode="json")
+    told = (
+        "model",
+        "weights",
+        "weights_sha256",
+        "sampler",
+        "steps",
+        "eta",
+        "tolerance",
+        "guidance",
+        "clip",
+        "grid",
+    )
+    return {name: made[name] for name in told} | {"first_seed": recipe.seeds[0], "name": made["name"]}
+
+
+def _open(run: Run, recipe: Recipe, out: Path) -> None:
+    """Makes the folder, or takes up the one that was begun with the same settings."""
+    here, said = out / SETTINGS, _settings(run, recipe)
+    if here.is_file():
+        if json.loads(json.dumps(said)) != read_json(here):
+            raise SettingsError(
+                f"{out} holds a data set of another model or other settings: name another folder"
+            )
+    elif out.is_dir() and any(out.iterdir()):
+        raise SettingsError(f"{out} holds other things: name a new folder")
+    make_room(out)
+    for folder in (out, *(entry for entry in out.iterdir() if entry.is_dir())):
+        clean_temporaries(folder)
+    write_json(here, said)
+
+
+def _table(run: Run, recipe: Recipe, files: Sequence[str]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["file_name", "class", "seed"] if recipe.classes is not None else ["file_name", "seed"])
+    for row, name in enumerate(files):
+        label = [] if recipe.classes is None else [_class(run, recipe, row) or ""]
+        rows.writerow([name, *label, recipe.seeds[row]])
+    return text.getvalue()
+
+
+def _readme(run: Run, recipe: Recipe) -> str:
+    names = [_class(run, recipe, row) for row in range(len(recipe.seeds))]
+    counts = {name: names.count(name) for name in dict.fromkeys(names) if name is not None}
+    of = "\n".join(f"- {name}: {count:,}" for name, count in counts.items())
+    settings = "\n".join(f"- {name}: {value}" for name, value in _settings(run, recipe).items())
+    image = run.card.image
+    return (
+        f"# {len(names):,} synthetic pictures\n\n"
+        f"Every picture here was made by a model, {run.path.resolve().name}; none is a photograph or a drawing. "
+        f"They are {image.width} x {image.height} pixels with {image.channels} channels. Each PNG file says how "
+        "it was made: `sfumato replay` makes it again.\n\n"
+        + (f"## Classes\n\n{of}\n\n" if of else "")
+        + f"## Settings\n\n{settings}\n\n"
+        f"`{TABLE}` names each file with its class and its seed.\n"
+    )
+
+
+def _as_arrays(run: Run, recipe: Recipe, out: Path) -> Path:
+    """images (N, H, W) or (N, H, W, C), labels (N,) and label_names: what `sfumato train x.npz` reads."""
+    made: list[Pixels] = []
+    for part, _ in _parts(recipe, range(len(recipe.seeds))):
+        made += pixels(run, run.make(part))
+        if sys.stderr.isatty():
+            print(f"\r{len(made)}/{len(recipe.seeds)} pictures", end="", file=sys.stderr, flush=True)
+    arrays: dict[str, np.ndarray] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
+    if recipe.classes is not None and None not in recipe.classes:
+        arrays["labels"] = np.asarray(recipe.classes, dtype=np.int64)
+        arrays["label_names"] = np.asarray(run.classes)
+    arrays["made_by"] = np.asarray(json.dumps(_settings(run, recipe)))
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    make_room(out.parent)
+    write_atomic(out, [stream.getvalue()])
+    return out
