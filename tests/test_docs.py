@@ -14,7 +14,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -126,17 +126,32 @@ def wrong_with(words: list[str]) -> str | None:
         if not words or words[0].startswith("-"):
             known = {option for p in PROGRAM.get_params(context) for option in p.opts}
             return next((f"no option {word}" for word in words if word not in known), None)
-        command = PROGRAM.get_command(context, words[0])
-        if command is None:
-            return f"no command {words[0]}"
-        with command.make_context(words[0], [], parent=context, resilient_parsing=True) as inner:
-            parser = command.make_parser(inner)
-            inner.resilient_parsing = False  # so that the parser refuses what it does not know
-            try:
-                _, left, _ = parser.parse_args(args=words[1:])
-            except Exception as error:
-                return str(getattr(error, "message", error))
-            return f"too many words: {left}" if left else None
+        return _wrong_in(PROGRAM, context, words)
+
+
+def _wrong_in(group: Any, context: Any, words: list[str]) -> str | None:
+    """The same below a command that has commands of its own."""
+    command = group.get_command(context, words[0]) if words else None
+    if command is None:
+        return f"no command {' '.join(words[:1])}"
+    with command.make_context(words[0], [], parent=context, resilient_parsing=True) as inner:
+        if hasattr(command, "get_command") and words[1:] != ["--help"]:
+            return _wrong_in(command, inner, words[1:]) if words[1:] else None
+        parser = command.make_parser(inner)
+        inner.resilient_parsing = False  # so that the parser refuses what it does not know
+        try:
+            _, left, _ = parser.parse_args(args=words[1:])
+        except Exception as error:
+            return str(getattr(error, "message", error))
+        return f"too many words: {left}" if left else None
+
+
+def _options(group: Any, context: Any) -> set[str]:
+    """The options of all commands, those of commands' commands among them."""
+    found = {o for p in group.params for o in (*p.opts, *p.secondary_opts)}
+    for name in group.list_commands(context) if hasattr(group, "list_commands") else ():
+        found |= _options(group.get_command(context, name), context)
+    return found
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -167,6 +182,9 @@ def test_the_command_check_bites() -> None:
     assert wrong_with(["sample", "RUN", "--sharpness", "2"])
     assert wrong_with(["sample", "RUN", "ANOTHER"])
     assert wrong_with(["paint", "RUN"])
+    assert wrong_with(["edit", "img2img", "RUN", "x.png", "--strength", "0.4"]) is None
+    assert wrong_with(["edit", "img2img", "RUN", "x.png", "--strongly", "0.4"])
+    assert wrong_with(["edit", "dance", "RUN"])
     assert wrong_with(["--version"]) is None
     assert wrong_with(["--verbose"])
 
@@ -175,11 +193,7 @@ def test_the_command_check_bites() -> None:
 def test_options_in_running_text_exist(page: str) -> None:
     """`--hold-out` alone, between backquotes, is an option of some command of ours."""
     with PROGRAM.make_context("sfumato", [], resilient_parsing=True) as context:
-        every = {o for p in PROGRAM.get_params(context) for o in (*p.opts, *p.secondary_opts)}
-        for name in PROGRAM.list_commands(context):
-            command = PROGRAM.get_command(context, name)
-            assert command is not None
-            every |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        every = _options(PROGRAM, context)
     text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     spans = [m[1] for m in re.finditer(r"`(--[^`]+)`", text)]
     gone = {option for span in spans for option in re.findall(r"--[a-z-]+", span)} - every - {"--help"}
