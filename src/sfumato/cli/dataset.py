@@ -148,9 +148,9 @@ def _readme(run: Run, recipe: Recipe) -> str:
     image = run.card.image
     return (
         f"# {len(names):,} synthetic pictures\n\n"
-        f"Every picture here was made by a model, {run.path.resolve().name}; none is a photograph or a drawing. "
-        f"They are {image.width} x {image.height} pixels with {image.channels} channels. Each PNG file says how "
-        "it was made: `sfumato replay` makes it again.\n\n"
+        f"Every picture here was made by a model, {run.path.resolve().name}; none is a photograph or a "
+        f"drawing. They are {image.width} x {image.height} pixels with {image.channels} channels. Each PNG "
+        "file says how it was made: `sfumato replay` makes it again.\n\n"
         + (f"## Classes\n\n{of}\n\n" if of else "")
         + f"## Settings\n\n{settings}\n\n"
         f"`{TABLE}` names each file with its class and its seed.\n"
