@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sfumato.cli.edits import mending, painting
+from sfumato.cli.edits import attributes, mending, noises, painting, styles
 from sfumato.cli.edits.options import Task
 
 TASKS: tuple[Task, ...] = (
@@ -14,6 +14,14 @@ TASKS: tuple[Task, ...] = (
     painting.remove,
     mending.outpaint,
     mending.restore,
+    inverse.upscale,
+    inverse.colourise,
+    inverse.deblur,
+    inverse.sense,
+    inverse.draw,
+    *noises.TASKS,
+    *attributes.TASKS,
+    *styles.TASKS,
 )
 """Every task there is; `sfumato replay` finds them here too."""
 
@@ -28,3 +36,4 @@ app = typer.Typer(
 )
 for one in TASKS:
     app.command(one.name)(one.command())
+app.command("cascade")(cascade.cascade)

@@ -12,7 +12,43 @@ from sfumato.operators import downsample
 from sfumato.plans import descend
 from sfumato.runs import Recipe, Run
 from sfumato.sampling import prior
-from sfumato.training.hints import Upscale, noised
+from sfumato.training.hints import Hint, Upscale, noised
+from sfumato.training.tasks import Hinted, task_named
+
+
+def trained(run: Run) -> Hinted | None:
+    """The task, or the tasks, that a run was trained for; None without any."""
+    said = getattr(run.card, "picture", None)
+    return task_named(said.task, run.card.image.shape) if said is not None and said.task else None
+
+
+def for_task(run: Run, recipe: Recipe, name: str) -> Recipe:
+    """The recipe that tells a run of several tasks which one it is for."""
+    return recipe
+
+
+def factor_of(run: Run, size: tuple[int, int], factor: int | None, hint: Hint | None) -> int:
+    """How many times larger pictures of size (h, w) become: as the run was trained, as asked, or what fills
+    the model. Raises SettingsError where these disagree, or there is none."""
+    image = run.card.image
+    if isinstance(hint, Upscale):
+        if factor not in (None, hint.factor):
+            raise SettingsError(
+                f"{run.path} was trained to make pictures {hint.factor} times larger, not {factor}: leave "
+                "out --factor, or say --method pigdm"
+            )
+        return hint.factor
+    if factor is None:
+        fills = image.height // size[0]
+        if fills < 2 or (size[0] * fills, size[1] * fills) != (image.height, image.width):
+            raise SettingsError(
+                f"pictures of {size[1]} x {size[0]} fill the model's {image.width} x {image.height} by no "
+                "whole factor: say --factor"
+            )
+        return fills
+    if factor < 2:
+        raise SettingsError(f"--factor {factor}: give a whole number from 2")
+    return factor
 
 
 def told(run: Run, recipe: Recipe, hint: Tensor) -> Tensor:
