@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sfumato.cli.edits import attributes, mending, noises, painting, styles
+from sfumato.cli.edits import attributes, cascade, inverse, mending, noises, painting, styles
 from sfumato.cli.edits.options import Task
 
 TASKS: tuple[Task, ...] = (
@@ -14,11 +14,7 @@ TASKS: tuple[Task, ...] = (
     painting.remove,
     mending.outpaint,
     mending.restore,
-    inverse.upscale,
-    inverse.colourise,
-    inverse.deblur,
-    inverse.sense,
-    inverse.draw,
+    *inverse.TASKS,
     *noises.TASKS,
     *attributes.TASKS,
     *styles.TASKS,

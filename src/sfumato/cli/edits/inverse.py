@@ -170,3 +170,6 @@ def draw(
         return Result(part.told(lambda recipe: told(easel.run, recipe, hint)))
 
     return draw
+
+
+TASKS = (upscale, colourise, deblur, sense, draw)

@@ -99,7 +99,7 @@ def blurring(easel: Easel, picture: Tensor, blur: float | None, kernel: Path | N
 
 
 def written(easel: Easel, made: Tensor) -> Tensor:
-    """Pictures in the model's range as their files hold them: cut off at black and white, in whole numbers."""
+    """Pictures in the model's range as their files hold them: cut off at black and white, whole numbers."""
     image, steps = easel.run.card.image, 2**easel.run.card.image.bits - 1
     unit = ((made - image.low) / span(easel)).clamp(0, 1)
     return (unit * steps).round() / steps * span(easel) + image.low
