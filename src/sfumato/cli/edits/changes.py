@@ -1,0 +1,88 @@
+"""Changing a picture by its condition, with or without prompt-to-prompt; see `editing.prompt_to_prompt`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sfumato.cli.edits.easel import Easel, Result
+from sfumato.cli.edits.starts import numbers
+from sfumato.cli.edits.was import Was, taken_back
+from sfumato.conditions.schema import Tokens
+from sfumato.denoiser import Denoiser
+from sfumato.editing.first_steps import FirstSteps
+from sfumato.editing.job import Bench, Job
+from sfumato.editing.prompt_to_prompt import PromptToPrompt, Words, both, weighed, words
+from sfumato.errors import SettingsError
+from sfumato.guidance.bound import Clipped
+from sfumato.guidance.mix import classifier_free
+from sfumato.level import Levels
+from sfumato.noise import Noise
+from sfumato.plans import descend
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was asked for; see `cli.edits.attributes.change`."""
+
+    strength: float
+    was: Was
+    keep_words: float
+    keep_places: float
+    weigh: tuple[str, ...]
+
+    def drawn(self, easel: Easel) -> Result:
+        """The picture, changed."""
+        return Result(torch.cat([self._part(easel, b) for b in easel.benches()]))
+
+    def _part(self, easel: Easel, b: Bench) -> Tensor:
+        x, levels = taken_back(easel, b, b.run.denoiser(self.was.recipe(b)), self.strength)
+        if not (self.keep_words or self.keep_places or self.weigh):
+            return b.finished(Job(b.denoise, x, descend(levels)))
+        rows = range(len(x))
+        two = replace(b, recipe=b.recipe.take([*rows, *rows]), noise=Noise(2 * b.noise.seeds))
+        return two.finished(both(self._guided(b, two, levels), x, levels))
+
+    def _guided(self, b: Bench, two: Bench, levels: Levels) -> Denoiser:
+        """The pairs inside the recipe's guidance and bound."""
+        old = b.run.denoiser(self.was.recipe(b, guidance=1.0, clip=False))
+        new = b.run.denoiser(replace(b.recipe, guidance=1.0, clip=False))
+        share = self.keep_words or (1.0 if self.weigh else 0.0)
+        cross, places = FirstSteps.of(levels, share), FirstSteps.of(levels, self.keep_places)
+        denoise: Denoiser = PromptToPrompt(old, new, self._words(b), cross, places)
+        if b.recipe.guidance != 1:
+            nothing = b.run.denoiser(Was().recipe(two, clip=False))
+            denoise = classifier_free(denoise, nothing, b.recipe.guidance)
+        image = b.run.card.image
+        return Clipped(denoise, image.low, image.high) if b.recipe.clip else denoise
+
+    def _words(self, b: Bench) -> Words | None:
+        """The two captions, word by word. Raises SettingsError for a model that does not read words."""
+        if not (self.keep_words or self.weigh):
+            return None
+        text, now = b.run.conditions.text, b.recipe.prompt
+        if not isinstance(text, Tokens) or now is None:
+            raise SettingsError(
+                "--keep-words and --weigh are about the words of a --prompt: they need one, and a model with "
+                "a text encoder of its own"
+            )
+        old, new = text.rows([self.was.prompt or now, now]).tolist()
+        aligned = words(old, new)
+        for said in self.weigh:
+            word, _, factor = said.rpartition("=")
+            at = places_of(text, word, now)
+            aligned = weighed(aligned, at, numbers(factor, "--weigh")[0])
+        return aligned
+
+
+def places_of(text: Tokens, word: str, prompt: str) -> list[int]:
+    """Where a word's tokens stand in the row of a prompt. Raises SettingsError where they do not."""
+    row, (inner, empty) = text.rows([prompt])[0].tolist(), text.rows([word, ""]).tolist()
+    count = sum(a != b for a, b in zip(inner, empty, strict=True))
+    tokens = inner[1 : 1 + count]
+    for start in range(1, len(row) - count + 1):
+        if count and row[start : start + count] == tokens:
+            return list(range(start, start + count))
+    raise SettingsError(f"--weigh {word!r}: the prompt {prompt!r} does not hold this word")

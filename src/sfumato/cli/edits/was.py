@@ -1,0 +1,62 @@
+"""What a picture is before it is changed: the conditions under which it is taken back to its noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sfumato.cli.edits.easel import Easel, fitted, in_range
+from sfumato.cli.edits.starts import noise_of
+from sfumato.denoiser import Denoiser
+from sfumato.editing.img2img import start_of
+from sfumato.editing.invert import check_plain, invert
+from sfumato.editing.job import Bench
+from sfumato.errors import SettingsError
+from sfumato.level import Levels
+from sfumato.runs import Recipe
+
+
+@dataclass(frozen=True)
+class Was:
+    """The options --was-class, --was-prompt and --was-set."""
+
+    class_: str | None = None
+    prompt: str | None = None
+    values: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> bool:
+        """Whether anything is said."""
+        return self.class_ is not None or self.prompt is not None or bool(self.values)
+
+    def recipe(self, b: Bench, guidance: float | None = None, clip: bool | None = None) -> Recipe:
+        """The recipe of the same seeds and steps under these conditions; without any, unguided."""
+        said: dict[str, Any] = {
+            "classes": self.class_,
+            "prompt": self.prompt,
+            "set": list(self.values) or None,
+        }
+        return b.run.recipe(
+            len(b.recipe.seeds),
+            seeds=b.recipe.seeds,
+            sampler=b.recipe.sampler,
+            steps=b.recipe.steps,
+            guidance=(b.recipe.guidance if self.told else 1.0) if guidance is None else guidance,
+            clip=b.recipe.clip if clip is None else clip,
+            **{name: value for name, value in said.items() if value is not None},
+        )
+
+
+def taken_back(easel: Easel, b: Bench, source: Denoiser, strength: float) -> tuple[Tensor, Levels]:
+    """The easel's picture as noise, a row for each result, at the level to which this strength takes it back,
+    and the levels from there down. A noise file is that noise already, of the whole way."""
+    shown, levels = easel.pixels(), b.levels.cut(start_of(strength, b.levels), len(b.levels))
+    if shown.dtype.kind == "f":
+        if strength != 1:
+            raise SettingsError(f"{easel.images[0]} is noise of strength 1: leave --strength out")
+        return b.rows(noise_of(b, shown, easel.images[0])[0]), levels
+    check_plain(b.how)
+    picture = b.rows(in_range(b.run, fitted(b.run, shown, easel.images[0], easel.resize)))
+    return invert(source, picture, levels).x, levels
