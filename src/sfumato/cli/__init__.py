@@ -15,6 +15,7 @@ from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
 from sfumato.cli.samplers import samplers
 from sfumato.cli.train import train
+from sfumato.cli.train_classifier import train_classifier
 from sfumato.cli.train_clip import train_clip
 from sfumato.errors import SfumatoError
 
@@ -48,6 +49,7 @@ def options(
 
 
 app.command()(train)
+app.command()(train_classifier)
 app.command()(train_clip)
 app.command()(sample)
 app.command()(samplers)
