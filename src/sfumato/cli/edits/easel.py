@@ -104,15 +104,29 @@ class Easel:
         classes = self.recipe.classes
         return classes is not None and any(one is not None for one in classes)
 
-    def benches(self, condition: Tensor | None = None) -> Iterator[Bench]:
-        """One for each batch of the recipe. condition: a picture (C, H, W) for networks that take one."""
+    def benches(
+        self, condition: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Iterator[Bench]:
+        """One for each batch of the recipe. condition: a picture (C, H, W) for networks that take one. size:
+        of a canvas (height, width), if that is not the model's."""
+        image = self.run.card.image
+        own = size is None or size == (image.height, image.width)
         for part in self.recipe.parts():
-            whole = None if condition is None else condition.expand(len(part.seeds), *condition.shape)
-            yield bench(self.run, part, whole)
+            whole = None
+            if condition is not None:
+                whole = condition.expand(len(part.seeds), *condition.shape).to(self.run.device)
+            b = bench(self.run, part, whole if own else None)
+            yield b if own or size is None else b.over(size, whole)
 
-    def drawn(self, make: Callable[[Bench], Job], condition: Tensor | None = None) -> Tensor:
-        """The finished pictures of the jobs that are made for each batch, (n, C, H, W), on the CPU."""
-        return torch.cat([b.finished(make(b)) for b in self.benches(condition)])
+    def drawn(
+        self,
+        make: Callable[[Bench], Job],
+        condition: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """The finished pictures of the jobs that are made for each batch, (n, C, H, W), on the CPU; see
+        `benches`."""
+        return torch.cat([b.finished(make(b)) for b in self.benches(condition, size)])
 
 
 def fitted(

@@ -22,9 +22,11 @@ def outpaint(
     jump: Jump = 1,
 ) -> Draw:
     """Go on with a picture beyond its edges, to the model's size or any larger one, in tiles."""
+    import torch
+
     from sfumato.cli.edits.damage import beyond
     from sfumato.cli.edits.easel import Easel, Result
-    from sfumato.cli.edits.scene import TIMES
+    from sfumato.cli.edits.scene import as_trained
     from sfumato.editing.job import Bench, Job
     from sfumato.editing.outpaint import Margins, outpaint
 
@@ -32,16 +34,16 @@ def outpaint(
 
     def draw(easel: Easel) -> Result:
         picture, onto = beyond(easel, margins, feather)
-        size = onto.mask.shape[0], onto.mask.shape[1]
+        mask = torch.from_numpy(onto.mask)
+        easel, hint, times = as_trained(easel, margins.around(picture)[0], mask, resample)
 
         def make(b: Bench) -> Job:
-            denoise = b.over(size).denoise
             return outpaint(
-                denoise, b.rows(picture), margins, b.levels, b.noise,
-                feather=feather, times=TIMES if resample is None else resample, jump=jump,
+                b.denoise, b.rows(picture), margins, b.levels, b.noise,
+                feather=feather, times=times, jump=jump,
             )  # fmt: skip
 
-        return Result(easel.drawn(make), express=onto)
+        return Result(easel.drawn(make, hint, (mask.shape[0], mask.shape[1])), express=onto)
 
     return draw
 
@@ -67,7 +69,7 @@ def restore(
     """Mend a picture: draw what is missing (scratches, blocks), and take noise away."""
     from sfumato.cli.edits.damage import damaged, strength_of_noise
     from sfumato.cli.edits.easel import Easel, Result
-    from sfumato.cli.edits.scene import TIMES, scene
+    from sfumato.cli.edits.scene import TIMES, as_trained, scene
     from sfumato.editing.job import Bench, Job
     from sfumato.editing.restore import restore
 
@@ -76,13 +78,17 @@ def restore(
         of = scene(easel, where, base=base)
         spread, told = strength_of_noise(easel, of, noise)
         lost = of.mask if bool((of.mask > 0).any()) else None
+        hint, times = None, TIMES if resample is None else resample
+        if spread == 0:  # of a noisy picture nothing is known as it was in training
+            easel, hint, times = as_trained(easel, of.picture, of.mask, resample)
 
         def make(b: Bench) -> Job:
             return restore(
                 b.denoise, b.rows(of.picture), b.levels, b.noise,
-                mask=lost, spread=spread, times=TIMES if resample is None else resample, jump=jump,
+                mask=lost, spread=spread, times=times, jump=jump,
             )  # fmt: skip
 
-        return Result(easel.drawn(make), express=of.onto.everywhere() if spread > 0 else of.onto, told=told)
+        onto = of.onto.everywhere() if spread > 0 else of.onto
+        return Result(easel.drawn(make, hint), express=onto, told=told)
 
     return draw

@@ -19,9 +19,11 @@ from sfumato.data.fit import fit, plain
 from sfumato.editing.inpaint import inpaint
 from sfumato.editing.job import Bench, Job
 from sfumato.editing.masks import feathered, grown, window
+from sfumato.editing.upscale import for_task, trained
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
 from sfumato.runs import Run
+from sfumato.training.hints import Inpaint
 
 TIMES = 5
 """How often each stretch is gone where nobody says; once by networks that are shown what is known."""
@@ -141,10 +143,25 @@ def filled(easel: Easel, of: Scene, *, resample: int | None, jump: int, strength
             f"a strength of {strength:g}: give one above 0, where the picture stays, to 1, where it is drawn "
             "anew"
         )
-    times = TIMES if resample is None else resample
+    mask = strength * of.mask
+    easel, hint, times = as_trained(easel, of.picture, mask, resample)
 
     def make(b: Bench) -> Job:
-        picture, mask = b.rows(of.picture), strength * of.mask
-        return inpaint(b.denoise, picture, mask, b.levels, b.noise, times=times, jump=jump)
+        return inpaint(b.denoise, b.rows(of.picture), mask, b.levels, b.noise, times=times, jump=jump)
 
-    return Result(easel.drawn(make), express=of.onto)
+    return Result(easel.drawn(make, hint), express=of.onto)
+
+
+def as_trained(
+    easel: Easel, picture: Tensor, mask: Tensor, resample: int | None
+) -> tuple[Easel, Tensor | None, int]:
+    """What a run that was trained to inpaint is shown of the picture (C, H, W) where the mask (H, W) is 0:
+    the easel that says so to a run of several tasks, the hint (C + 1, H, W), and how often each stretch is
+    gone. Of another run: the easel itself, None, and `TIMES` where nobody says."""
+    task = trained(easel.run)
+    hint = None if task is None else dict(task.parts).get("inpaint")
+    if not isinstance(hint, Inpaint):
+        return easel, None, TIMES if resample is None else resample
+    recipe = for_task(easel.run, easel.recipe, "inpaint")
+    shown = hint.of(picture[None], (mask == 0)[None, None])[0]
+    return replace(easel, recipe=recipe), shown, 1 if resample is None else resample
