@@ -115,7 +115,7 @@ def deblur(
             hint = part.hint.of(picture)
             return Result(part.told(lambda recipe: told(easel.run, recipe, hint)))
         operator = blurring(easel, picture, blur, kernel)
-        made = part.solved(operator, picture)
+        made = part.rounded().solved(operator, picture)
         again = operator(written(easel, made))
         fits = float(decibels(again, picture.expand(len(made), -1, -1, -1), span(easel)).mean())
         return Result(made, told=(f"blurred again: the given picture to {fits:.1f} dB",))

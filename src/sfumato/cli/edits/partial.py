@@ -3,8 +3,9 @@ measured, whichever is asked for or possible."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ class Partial:
         """Pictures that give y, (1, ...), where they are measured by the operator."""
         run, parts = self.easel.run, self.easel.recipe.parts()
         return torch.cat([solve(run, part, operator, y, self.method) for part in parts])
+
+    def rounded(self) -> Partial:
+        """The same, told that the file's numbers are rounded: where a measurement all but loses something,
+        that is a noise to reckon with. DPS is told no noise."""
+        if self.hint is not None or self.method.name == "dps":
+            return self
+        step = 1 / (float(np.iinfo(self.easel.pixels().dtype).max) * math.sqrt(12))
+        return replace(self, method=replace(self.method, noise=math.hypot(self.method.noise, step)))
 
 
 def own_size(easel: Easel) -> Tensor:
