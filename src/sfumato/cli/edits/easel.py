@@ -151,13 +151,19 @@ def fitted(
     told, drawn = said.shape[2], image.channels
     if drawn not in (1, 3, 4):
         raise SettingsError(f"{run.path}: its pictures have {drawn} channels, which no picture file holds")
-    if resize is None and (told > drawn or (told, drawn) == (2, 3)):
+    if resize is None and not drawable(shown, drawn):
         raise SettingsError(
             f"{where} is {COLOURS[told]} and the model draws {COLOURS[drawn]}: say --resize crop to have it "
             "changed to that"
         )
     deep = shown.dtype == np.uint16
     return fit(said, size, resize or "crop", image.channels, deep)
+
+
+def drawable(shown: np.ndarray, channels: int) -> bool:
+    """Whether a model of so many channels can draw all that (H, W, C) shows: needless channels aside."""
+    told = plain(shown).shape[2]
+    return told <= channels and (told, channels) != (2, 3)
 
 
 def in_range(run: Run, shown: np.ndarray) -> Tensor:

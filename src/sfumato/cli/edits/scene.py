@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
 
 from sfumato.cli.drawing import pixels
-from sfumato.cli.edits.easel import COLOURS, Easel, Result, fitted, in_range
-from sfumato.data.fit import fit, plain
+from sfumato.cli.edits.easel import COLOURS, Easel, Result, drawable, fitted, in_range
+from sfumato.data.fit import Resize, fit, plain
 from sfumato.editing.inpaint import inpaint
 from sfumato.editing.job import Bench, Job
 from sfumato.editing.masks import feathered, grown, window
@@ -117,20 +118,24 @@ def scene(easel: Easel, mask: np.ndarray, *, crop: bool = False, base: np.ndarra
         box = window(torch.from_numpy(mask), size)
         top, left, height, width = box
         cut = (slice(top, top + height), slice(left, left + width))
-        small = fitted(run, shown[cut], easel.images[0], None if (height, width) == size else "stretch")
+        small = fitted(run, shown[cut], easel.images[0], easel.resize, (height, width))
+        if (height, width) != size:
+            small = fit(small, size, "stretch", small.shape[2], small.dtype == np.uint16)
         onto = Onto(run, shown, mask, box)
         return Scene(in_range(run, small), torch.from_numpy(_fitted_mask(mask[cut], size)), onto)
     small = fitted(run, shown, easel.images[0], easel.resize)
-    whole = mask if shown.shape[:2] == size else _fitted_mask(mask, size, easel.resize or "crop")
-    kept = shown if shown.shape[:2] == size and easel.resize is None else small
+    same = shown.shape[:2] == size
+    whole = mask if same else _fitted_mask(mask, size, easel.resize or "crop")
+    kept = shown if same and drawable(shown, run.card.image.channels) else small
     return Scene(in_range(run, small), torch.from_numpy(whole), Onto(run, kept, whole, (0, 0, *size)))
 
 
-def _fitted_mask(mask: np.ndarray, size: tuple[int, int], resize: str = "stretch") -> np.ndarray:
-    """A mask in another size, as its picture is fitted; one of 0 and 1 alone stays so. The ripples of the
-    filter are cut off."""
+def _fitted_mask(mask: np.ndarray, size: tuple[int, int], how: Resize = "stretch") -> np.ndarray:
+    """A mask in another size, as its picture is fitted; one of 0 and 1 alone stays so. No line is too thin to
+    be seen, and the ripples of a filter are cut off."""
+    if how == "stretch":
+        return adaptive_max_pool2d(torch.from_numpy(mask)[None], size)[0].numpy()
     hard = bool(((mask == 0) | (mask == 1)).all())
-    how = "pad" if resize == "pad" else "crop" if resize == "crop" else "stretch"
     whole = fit((mask[..., None] * 65535).round().astype(np.uint16), size, how, 1, True)[..., 0]
     found = whole.astype(np.float32) / np.float32(65535)
     return np.where(found > 0.1, np.float32(1) if hard else found, np.float32(0)).astype(np.float32)
