@@ -98,6 +98,7 @@ LINES, FUNCTION_LINES = 330, 70
 # file or file:function -> why it may be longer. An entry that is not needed any more fails the test.
 LONGER: dict[str, str] = {
     "cli/train.py:train": "its arguments are the options of the command, a line or two each",
+    "cli/sample.py:sample": "its arguments are the options of the command, a line or two each",
 }
 
 

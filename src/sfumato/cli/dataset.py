@@ -29,32 +29,38 @@ SETTINGS = "made-by.json"
 TABLE = "metadata.csv"
 
 
-def balanced(names: Sequence[str], number: int) -> list[int]:
+def balanced(names: Sequence[str], number: int, others: Sequence[object]) -> list[int]:
     """`number` of each class, in turns: a larger number of the same seed begins with the same pictures.
-    Raises SettingsError for a model without classes."""
+
+    others: what was asked for beside it, which must be nothing. Raises SettingsError.
+    """
     if not names:
         raise SettingsError("--per-class needs a model with classes: say -n, how many pictures in all")
+    if any(others):
+        raise SettingsError("--per-class is a number of every class: leave -n and --class out")
     if not 1 <= number <= MOST // len(names):
         raise SettingsError(f"--per-class {number}: give a number from 1 to {MOST // len(names):,}")
     return list(range(len(names))) * number
 
 
-def check_place(out: Path) -> None:
-    """Raises SettingsError for a name that is neither a folder's nor an .npz file's."""
-    if out.suffix and out.suffix != ".npz" and not out.is_dir():
-        raise SettingsError(f"--as-dataset {out}: a data set is a folder, or one file x.npz")
+def check_place(place: Path, others: Sequence[object]) -> None:
+    """Raises SettingsError for a name that is neither a folder's nor an .npz file's, and for other places
+    that were asked for beside it."""
+    if any(other is not None for other in others):
+        raise SettingsError("--as-dataset is where the pictures go: leave --out, --film and --sheet out")
+    if place.suffix and place.suffix != ".npz" and not place.is_dir():
+        raise SettingsError(f"--as-dataset {place}: a data set is a folder, or one file x.npz")
 
 
-def write_dataset(run: Run, recipe: Recipe, out: Path) -> Iterator[Path]:
-    """Makes the recipe's pictures as a data set; yields what was written, the table or the file at last.
+def write_dataset(run: Run, recipe: Recipe, out: Path) -> Path:
+    """Makes the recipe's pictures as a data set at `out`, and gives that.
 
     Raises SettingsError for a folder that holds other things, or a data set that was made otherwise.
     """
     if out.suffix == ".npz" and not out.is_dir():
-        yield _as_arrays(run, recipe, out)
-        return
-    _open(run, recipe, out)
+        return _as_arrays(run, recipe, out)
     files = [_file(run, recipe, row) for row in range(len(recipe.seeds))]
+    _open(out, _settings(run, recipe), files)
     missing = [row for row, name in enumerate(files) if not (out / name).is_file()]
     done = len(files) - len(missing)
     for part, rows in _parts(recipe, missing):
@@ -62,13 +68,16 @@ def write_dataset(run: Run, recipe: Recipe, out: Path) -> Iterator[Path]:
             path = out / files[rows[i]]
             make_room(path.parent)
             write_picture(run, path, shown, part, index=i)
-            yield path
         done += len(rows)
-        if sys.stderr.isatty():
-            print(f"\r{done}/{len(files)} pictures", end="", file=sys.stderr, flush=True)
+        _tell(done, len(files))
     write_atomic(out / "README.md", [_readme(run, recipe).encode()])
     write_atomic(out / TABLE, [_table(run, recipe, files).encode()])
-    yield out / TABLE
+    return out
+
+
+def _tell(done: int, n: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{n} pictures", end="\n" if done == n else "", file=sys.stderr, flush=True)
 
 
 def _parts(recipe: Recipe, rows: Sequence[int]) -> Iterator[tuple[Recipe, Sequence[int]]]:
@@ -114,20 +123,23 @@ def _settings(run: Run, recipe: Recipe) -> dict[str, object]:
     return {name: made[name] for name in told} | {"first_seed": recipe.seeds[0], "name": made["name"]}
 
 
-def _open(run: Run, recipe: Recipe, out: Path) -> None:
+def _open(out: Path, settings: dict[str, object], files: Sequence[str]) -> None:
     """Makes the folder, or takes up the one that was begun with the same settings."""
-    here, said = out / SETTINGS, _settings(run, recipe)
+    here = out / SETTINGS
     if here.is_file():
-        if json.loads(json.dumps(said)) != read_json(here):
+        if settings != read_json(here):
             raise SettingsError(
                 f"{out} holds a data set of another model or other settings: name another folder"
             )
+        more = {path.relative_to(out).as_posix() for path in out.rglob("*.png")} - set(files)
+        if more:
+            raise SettingsError(f"{out} holds {len(more):,} more pictures than these: name another folder")
     elif out.is_dir() and any(out.iterdir()):
         raise SettingsError(f"{out} holds other things: name a new folder")
     make_room(out)
     for folder in (out, *(entry for entry in out.iterdir() if entry.is_dir())):
         clean_temporaries(folder)
-    write_json(here, said)
+    write_json(here, settings)
 
 
 def _table(run: Run, recipe: Recipe, files: Sequence[str]) -> str:
@@ -149,8 +161,8 @@ def _readme(run: Run, recipe: Recipe) -> str:
     return (
         f"# {len(names):,} synthetic pictures\n\n"
         f"Every picture here was made by a model, {run.path.resolve().name}; none is a photograph or a "
-        f"drawing. They are {image.width} x {image.height} pixels with {image.channels} channels. Each PNG "
-        "file says how it was made: `sfumato replay` makes it again.\n\n"
+        f"drawing. They are {image.width} x {image.height} pixels. Each PNG file says how it was made: "
+        "`sfumato replay` makes it again.\n\n"
         + (f"## Classes\n\n{of}\n\n" if of else "")
         + f"## Settings\n\n{settings}\n\n"
         f"`{TABLE}` names each file with its class and its seed.\n"
@@ -162,8 +174,7 @@ def _as_arrays(run: Run, recipe: Recipe, out: Path) -> Path:
     made: list[Pixels] = []
     for part, _ in _parts(recipe, range(len(recipe.seeds))):
         made += pixels(run, run.make(part))
-        if sys.stderr.isatty():
-            print(f"\r{len(made)}/{len(recipe.seeds)} pictures", end="", file=sys.stderr, flush=True)
+        _tell(len(made), len(recipe.seeds))
     arrays: dict[str, np.ndarray] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
     if recipe.classes is not None and None not in recipe.classes:
         arrays["labels"] = np.asarray(recipe.classes, dtype=np.int64)

@@ -44,6 +44,10 @@ def sample(
         None, help="x.png: x, and the guesses of x0 and eps, at some steps; of 8 pictures at most."
     ),
     sheet_steps: int = typer.Option(8, help="How many steps the sheet shows."),
+    as_dataset: Path | None = typer.Option(  # noqa: B008
+        None, help="A folder, or x.npz: write a labelled data set for train, instead."
+    ),
+    per_class: int | None = typer.Option(None, help="How many of every class, instead of -n."),
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Bit for bit the same whatever -n is; slower."
     ),
@@ -52,6 +56,7 @@ def sample(
     weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
 ) -> None:
     """Make pictures with a trained model."""
+    from sfumato.cli.dataset import balanced, check_place, write_dataset
     from sfumato.cli.drawing import Film, arrange, check_target, draw, place
     from sfumato.inside.sheet import check_sheet, write_sheet
     from sfumato.runs import load
@@ -60,13 +65,20 @@ def sample(
     check_sheet(sheet, sheet_steps)
     if out is not None:
         check_target(out)
+    if as_dataset is not None:
+        check_place(as_dataset, (out, film, sheet))
     opened = load(run, device, weights)
     asked = class_ or []
     classes, columns = arrange(opened.classes, number, asked)
+    if per_class is not None:
+        classes = balanced(opened.classes, per_class, (number, asked))
     recipe = opened.recipe(
         len(classes), classes=classes, steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed,
         guidance=guidance, clip=clip, batch=batch, one_by_one=one_by_one,
     )  # fmt: skip
+    if as_dataset is not None:
+        typer.echo(str(write_dataset(opened, recipe, as_dataset)))
+        return
     target = place(opened, recipe, asked) if out is None else out
     for path in draw(opened, recipe, target, columns, reel):
         typer.echo(str(path))

@@ -11,8 +11,8 @@ import typer
 from sfumato.cli.edits.options import Draw, Task
 
 FILE = "directions.safetensors"
-SHOWN = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""The amounts at which found directions are shown."""
+SHOWN = {"features": (-6.0, -3.0, 0.0, 3.0, 6.0), "noise": (-2.0, -1.0, 0.0, 1.0, 2.0)}
+"""The amounts at which directions are shown: a move of features is partly undone by the layers after them."""
 
 
 def change(
@@ -70,7 +70,7 @@ def directions(
 
     def draw(easel: Easel) -> Result:
         found, told = find(easel, space, count, pictures)
-        made = shown(easel, found, list(range(count)), SHOWN)
+        made = shown(easel, found, list(range(count)), SHOWN[space])
 
         def beside(_: Path) -> list[Path]:
             path = easel.run.path / FILE if file is None else file
@@ -78,7 +78,7 @@ def directions(
             save_directions(path, found, about)
             return [path]
 
-        return Result(made, columns=len(SHOWN), told=told, beside=beside)
+        return Result(made, columns=len(SHOWN[space]), told=told, beside=beside)
 
     return draw
 
@@ -88,8 +88,9 @@ def slide(
         str, typer.Option(help="Which: a number from 1, or several by commas, a row each.")
     ] = "1",
     amounts: Annotated[
-        str, typer.Option(help="How far, in standard deviations: one picture for each.")
-    ] = "-2,-1,0,1,2",
+        str | None,
+        typer.Option(help="How far, in standard deviations: a picture for each. [as found ones are shown]"),
+    ] = None,
     file: Annotated[Path | None, typer.Option(help=f"Where the directions are. [RUN/{FILE}]")] = None,
 ) -> Draw:
     """Move a picture along directions that sfumato edit directions found; without one, that of --seed."""
@@ -97,10 +98,11 @@ def slide(
     from sfumato.cli.edits.found import opened, shown
     from sfumato.cli.edits.starts import numbers, whole
 
-    steps, which = numbers(amounts, "--amounts"), whole(direction, "--direction")
+    asked, which = None if amounts is None else numbers(amounts, "--amounts"), whole(direction, "--direction")
 
     def draw(easel: Easel) -> Result:
         found, told = opened(easel, easel.run.path / FILE if file is None else file)
+        steps = SHOWN[found.space] if asked is None else asked
         made = shown(easel, found, [found.chosen(number) for number in which], steps)
         return Result(made, columns=len(steps), told=told)
 
