@@ -61,13 +61,13 @@ def test_repaints_law_nears_the_exact_conditional() -> None:
     """The closed form itself, and one walk held against the exact conditional."""
     mean, variance = conditional(KNOWN)
     off: list[float] = []
-    for times in (1, 5, 25, 125):
+    for times in (1, 5, 25):
         law = repainted(plans.repaint(levels(200), 1, times), KNOWN, 1.0)
         off.append(abs(float(law.mean[1]) - mean) / math.sqrt(variance))
     assert off == sorted(off, reverse=True)
-    assert off[0] > 0.9
-    assert off[-1] < 0.01
-    assert float(law.cov[1, 1]) == pytest.approx(variance, rel=0.05)
+    assert off[0] > 0.5
+    assert off[-1] < 0.04
+    assert float(law.cov[1, 1]) == pytest.approx(variance, rel=0.08)
     found = completed(60, 25, 1, 1.0)
     assert float(found.mean()) == pytest.approx(mean, abs=0.05 * math.sqrt(variance))
     assert float(found.var()) == pytest.approx(variance, rel=0.2)
@@ -105,9 +105,10 @@ def test_a_mask_of_ones_is_sampling_and_of_one_grey_is_img2img() -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_grey_mask_keeps_the_datas_law(times: int) -> None:
-    """As img2img does: a picture of the data becomes another one."""
+    """As img2img does: a picture of the data becomes another one, resampled or not: nothing is held."""
     noise = Noise((3,))
     job = inpaint(PAIRS, drawn(H, 7), torch.full((H, 2), 0.5), levels(60), noise, times=times)
+    assert len(job.plan) == 30
     x = finished(job, Sampler(Multistep("x0", "log_snr", 2)), noise)[0, 0]
     cov = torch.cov(x.T)
     assert torch.allclose(x.mean(0), MEAN, atol=4 * 0.5 / math.sqrt(H))
@@ -166,8 +167,8 @@ def test_an_ensemble_tells_mean_and_deviation() -> None:
     found = ensemble(make, plain(0.0), range(40), batch=16)
     truth = repainted(plans.repaint(levels(12), 1, 4), KNOWN, 0.0)
     assert found.count == 40
-    assert torch.equal(found.std[..., 0], torch.zeros(1, 500).double())
-    assert torch.equal(found.mean[..., 0], picture[0, ..., 0])
+    assert float(found.std[..., 0].max()) < 1e-12
+    assert torch.allclose(found.mean[..., 0], picture[0, ..., 0], atol=1e-12)
     n = 40 * 500
     assert float(found.mean[..., 1].mean()) == pytest.approx(
         float(truth.mean[1]), abs=4 * math.sqrt(float(truth.cov[1, 1]) / n)

@@ -20,7 +20,7 @@ from sfumato.editing.masks import as_mask
 from sfumato.errors import SettingsError
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
-from sfumato.plans import repaint
+from sfumato.plans import descend, repaint
 from sfumato.sampling import prior
 
 
@@ -31,19 +31,16 @@ class Keep:
 
     known: (B, C, H, W). until: the angle (`Level.angle`) of the last level at which a pixel is held, float64
     (1 or B, 1, H, W): 0 holds it to the end, infinity lets it go at once. spread: the standard deviation of
-    the noise that is in `known` already, of which so much less is added. upwards: the moves that renoise,
-    after which a pixel that has been let go at this very level stays free.
+    the noise that is in `known` already, of which so much less is added.
     """
 
     known: Tensor
     until: Tensor
     noise: Noise
     spread: float = 0.0
-    upwards: frozenset[int] = frozenset()
 
     def __call__(self, x: Tensor, level: Level, i: int) -> Tensor:
-        slack = 1e-9 if i in self.upwards else -1e-9
-        held = float(level.angle) >= self.until + slack
+        held = float(level.angle) >= self.until - 1e-9
         if not bool(held.any()):
             return x
         alpha, sigma = float(level.alpha), float(level.sigma)
@@ -88,16 +85,16 @@ def painted(
     finish: Callable[[Tensor], Tensor],
 ) -> Job:
     """The job that holds each pixel down to its node (`released`), from the first node at which any is let
-    go, each stretch of `jump` moves gone `times` times over."""
+    go. As long as any is held, each stretch of `jump` moves is gone `times` times over; further down that
+    would only forget the picture."""
     if times < 1 or jump < 1:
         raise SettingsError(
             f"resampling {times} times over {jump} moves: give at least 1 of each; once is without it"
         )
     angles = torch.cat([torch.atan2(levels.sigma, levels.alpha), levels.sigma.new_full((1,), torch.inf)])
-    first = max(0, int(nodes.min()))
-    plan = repaint(levels.cut(first, len(levels)), jump, times)
-    upwards = frozenset(i for i, move in enumerate(plan) if move.renoise)
-    keep = Keep(known, angles[nodes], noise, spread, upwards)
+    keep = Keep(known, angles[nodes], noise, spread)
+    first, last = max(0, int(nodes.min())), max(0, int(nodes.max()))
+    plan = repaint(levels.cut(first, last + 1), jump, times) + descend(levels.cut(last, len(levels)))
     x = prior(levels[first], known.shape[1:], noise).to(known)
     return Job(denoise, keep(x, levels[first], -1), plan, keep, finish)
 
@@ -117,8 +114,8 @@ def inpaint(
 
     times, jump: RePaint's resampling: each stretch of `jump` moves is gone `times` times, so the model is
     asked about `times` times as often. On Gaussian data the completions' law nears the exact conditional as
-    `times` and the steps grow, and jump = 1 is the best use of the same number of looks. Networks that are
-    shown mask and picture need no resampling: times = 1.
+    `times` and the steps grow, and jump = 1 is the best use of the same number of looks. What lies under
+    grey is forgotten by resampling. Networks that are shown mask and picture need none: times = 1.
     """
     where = as_mask(mask, picture)
     finish = Paste(picture, where)

@@ -91,7 +91,6 @@ def restore(
         return painted(denoise, picture, nodes, levels, noise, times=times, jump=jump, finish=finish)
     levels, place = with_level(levels, spread)
     nodes = released(where, levels).clamp(max=place)
-    times = times if bool((nodes < place).any()) else 1
     return painted(
         denoise, picture, nodes, levels, noise, times=times, jump=jump, spread=spread, finish=unchanged
     )

@@ -21,7 +21,9 @@ Feather = Annotated[
 ]
 Resample = Annotated[
     int | None,
-    typer.Option(help="How often each stretch of the way is gone, so that new fits old. [5; 1 if trained]"),
+    typer.Option(
+        help="How often each stretch of the way is gone, so that new fits old. [5; 1 if trained or all grey]"
+    ),
 ]
 Jump = Annotated[int, typer.Option(help="How many moves a stretch has.")]
 Crop = Annotated[

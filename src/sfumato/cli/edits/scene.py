@@ -27,7 +27,8 @@ from sfumato.runs import Run
 from sfumato.training.hints import Inpaint
 
 TIMES = 5
-"""How often each stretch is gone where nobody says; once by networks that are shown what is known."""
+"""How often each stretch is gone where nobody says. Once is right for networks that are shown what is known,
+and where all is drawn from what is there (grey, or a strength below 1), which would be forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +163,12 @@ def as_trained(
 ) -> tuple[Easel, Tensor | None, int]:
     """What a run that was trained to inpaint is shown of the picture (C, H, W) where the mask (H, W) is 0:
     the easel that says so to a run of several tasks, the hint (C + 1, H, W), and how often each stretch is
-    gone. Of another run: the easel itself, None, and `TIMES` where nobody says."""
+    gone. Of another run: the easel itself and None."""
+    usual = TIMES if bool((mask >= 1).any()) else 1
     task = trained(easel.run)
     hint = None if task is None else dict(task.parts).get("inpaint")
     if not isinstance(hint, Inpaint):
-        return easel, None, TIMES if resample is None else resample
+        return easel, None, usual if resample is None else resample
     recipe = for_task(easel.run, easel.recipe, "inpaint")
     shown = hint.of(picture[None], (mask == 0)[None, None])[0]
     return replace(easel, recipe=recipe), shown, 1 if resample is None else resample
