@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -416,6 +418,19 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(
     assert expected in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "PIL", "matplotlib", "rich")
+    code = (
+        "import sys; from sfumato import cli\n"
+        f"for words in ([], *([c] for c in {[one.name for one in TASKS]!r})):\n"
+        "    assert cli.run(['edit', *words, '--help']) == 0\n"
+        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stderr.strip() == "[]"
+    assert all(f"Usage: sfumato edit {one.name} " in found.stdout for one in TASKS)
 
 
 def test_help_of_every_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
@@ -80,7 +80,7 @@ def pixel_hash(pixels: np.ndarray) -> str:
 def account_of(path: Path) -> Account | None:
     """What a picture says of how it was made, unjudged; None where it says nothing that can be read."""
     try:
-        return read_recipe(path)  # type: ignore[return-value]  (parsed JSON)
+        return cast(Account, read_recipe(path))
     except ImageFileError:
         return None
 
