@@ -121,6 +121,23 @@ def check_plain(how: Sampler) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """A denoiser that is not shown its last estimate (self-conditioning): on the way up nobody knows what
+    will be believed on the way down, so what is inverted comes down without."""
+
+    denoise: Denoiser
+
+    def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+        return self.denoise(x, level)
+
+    def take(self, rows: Sequence[int]) -> Unseen:
+        return Unseen(self.denoise.take(rows))
+
+    def check(self, level: Level) -> None:
+        self.denoise.check(level)
+
+
 def change(
     source: Denoiser,
     target: Denoiser,
@@ -133,7 +150,7 @@ def change(
     conditions, `target` the new ones. Under a strength below 1 the way begins lower, and coarse forms
     stay."""
     part = levels.cut(start_of(strength, levels), len(levels))
-    return Job(target, invert(source, picture, part, refine).x, descend(part))
+    return Job(Unseen(target), invert(source, picture, part, refine).x, descend(part))
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.starts import numbers
+from sfumato.cli.edits.starts import bench_of, numbers
 from sfumato.cli.edits.was import Was, taken_back
 from sfumato.conditions.schema import Tokens
 from sfumato.denoiser import Denoiser
 from sfumato.editing.first_steps import FirstSteps
+from sfumato.editing.invert import Unseen
 from sfumato.editing.job import Bench, Job
 from sfumato.editing.prompt_to_prompt import PromptToPrompt, Words, both, weighed, words
 from sfumato.errors import SettingsError
@@ -35,7 +36,7 @@ class Change:
 
     def drawn(self, easel: Easel) -> Result:
         """The picture, changed."""
-        return Result(torch.cat([self._part(easel, b) for b in easel.benches()]))
+        return Result(torch.cat([self._part(easel, bench_of(easel, part)) for part in easel.recipe.parts()]))
 
     def _part(self, easel: Easel, b: Bench) -> Tensor:
         x, levels = taken_back(easel, b, b.run.denoiser(self.was.recipe(b)), self.strength)
@@ -43,7 +44,7 @@ class Change:
             return b.finished(Job(b.denoise, x, descend(levels)))
         rows = range(len(x))
         two = replace(b, recipe=b.recipe.take([*rows, *rows]), noise=Noise(2 * b.noise.seeds))
-        return two.finished(both(self._guided(b, two, levels), x, levels))
+        return two.finished(both(Unseen(self._guided(b, two, levels)), x, levels))
 
     def _guided(self, b: Bench, two: Bench, levels: Levels) -> Denoiser:
         """The pairs inside the recipe's guidance and bound."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import GRID
 from sfumato.cli.edits.easel import Easel
-from sfumato.cli.edits.starts import starts
+from sfumato.cli.edits.starts import bench_of, starts
 from sfumato.editing.directions import (
     SPACES,
     Directions,
@@ -102,6 +102,6 @@ def shown(easel: Easel, found: Directions, which: Sequence[int], amounts: Sequen
     steps = torch.tensor(list(amounts), dtype=torch.float64)
     rows: list[Tensor] = []
     for number in which:
-        b = bench(easel.run, easel.recipe.take([0] * len(steps)))
+        b = bench_of(easel, easel.recipe.take([0] * len(steps)))
         rows.append(b.finished(slide(b.denoise, start[0].x, one.levels, found, number, steps)))
     return torch.cat(rows)

@@ -98,18 +98,18 @@ def vary(
     of: Annotated[int, typer.Option(help="Without a picture: the seed of the one that is varied.")] = 0,
 ) -> Draw:
     """Draw pictures near one: near in everything at once, where img2img keeps the rough forms."""
+    import torch
+
     from sfumato.cli.edits.easel import Easel, Result
-    from sfumato.cli.edits.starts import starts
+    from sfumato.cli.edits.starts import bench_of, starts
     from sfumato.editing import variations
-    from sfumato.editing.job import Bench, Job
 
     def draw(easel: Easel) -> Result:
         _, found = starts(easel, () if easel.images else [of])
-
-        def make(b: Bench) -> Job:
-            return variations.vary(b.denoise, found[0].x, b.levels, b.noise, angle)
-
-        return Result(easel.drawn(make), told=found[0].told)
+        benches = [bench_of(easel, part) for part in easel.recipe.parts()]
+        jobs = [variations.vary(b.denoise, found[0].x, b.levels, b.noise, angle) for b in benches]
+        made = [b.finished(job) for b, job in zip(benches, jobs, strict=True)]
+        return Result(torch.cat(made), told=found[0].told)
 
     return draw
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, fitted, in_range
 from sfumato.denoiser import Denoiser
-from sfumato.editing.invert import check_plain, invert, regenerate
+from sfumato.editing.invert import Unseen, check_plain, invert, regenerate
 from sfumato.editing.job import Bench, bench
 from sfumato.errors import SettingsError
 from sfumato.noise import Noise
+from sfumato.runs import Recipe
 from sfumato.sampling import prior
 
 
@@ -24,6 +26,12 @@ class Start(NamedTuple):
 
     x: Tensor
     told: tuple[str, ...] = ()
+
+
+def bench_of(easel: Easel, recipe: Recipe) -> Bench:
+    """The bench for some of the results, on the way down from what was inverted if there are pictures."""
+    b = bench(easel.run, recipe)
+    return replace(b, denoise=Unseen(b.denoise)) if easel.images else b
 
 
 def of_seed(b: Bench, seed: int) -> Start:
@@ -56,7 +64,7 @@ def noise_of(b: Bench, shown: np.ndarray, path: Path) -> Tensor:
 def starts(easel: Easel, seeds: Sequence[int] = ()) -> tuple[Bench, list[Start]]:
     """The bench of one picture, and where each of the easel's files and then of these seeds starts, under the
     recipe's own conditions."""
-    b = bench(easel.run, easel.recipe.take([0]))
+    b = bench_of(easel, easel.recipe.take([0]))
     found = [of_file(easel, b, b.denoise, path) for path in easel.images]
     return b, found + [of_seed(b, seed) for seed in seeds]
 

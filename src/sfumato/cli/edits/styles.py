@@ -37,6 +37,7 @@ def style(
     from torch import Tensor
 
     from sfumato.cli.edits.easel import Easel, Result
+    from sfumato.cli.edits.starts import bench_of
     from sfumato.cli.edits.was import Was, taken_back
     from sfumato.editing.first_steps import FirstSteps
     from sfumato.editing.job import Bench, Job
@@ -63,7 +64,7 @@ def style(
                 denoise = Structured(denoise, content.to(x), structure, during)
             return b.finished(Job(denoise, x, descend(levels)))
 
-        return Result(torch.cat([made(b) for b in easel.benches()]))
+        return Result(torch.cat([made(bench_of(easel, part)) for part in easel.recipe.parts()]))
 
     return draw
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sfumato.cli.drawing import FILMS, GRID, make_room
 from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.starts import starts, whole
+from sfumato.cli.edits.starts import bench_of, starts, whole
 from sfumato.denoiser import Denoiser
 from sfumato.editing.interpolate import Blend, path, sheet
-from sfumato.editing.job import Job, bench
+from sfumato.editing.job import Job
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import write_film
 from sfumato.plans import descend
@@ -83,7 +83,7 @@ class Way:
         return path(len(stops), self.frames, self.closed).along(stops), shares
 
     def _part(self, easel: Easel, recipe: Recipe, x: Tensor, shares: Tensor, rows: Sequence[int]) -> Tensor:
-        b = bench(easel.run, recipe.take(rows))
+        b = bench_of(easel, recipe.take(rows))
         denoise: Denoiser = b.denoise
         if self.changes:
             other = easel.run.denoiser(self._other(easel, b.recipe))

@@ -1,0 +1,183 @@
+"""The pictures of docs/attributes.md: `python docs/figures/attributes.py runs/digits [--emoji runs/emoji]`.
+
+Every picture is made by the commands that the page shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sfumato.cli import run as sfumato
+from sfumato.data.bundled import digits_path, emoji_path
+from sfumato.data.decode import decode
+
+IMAGES = Path(__file__).parents[1] / "images" / "attributes"
+GAP = 3
+STYLES = ("noto", "fluent flat", "3d render", "twemoji")
+
+
+def edit(*words: object) -> None:
+    """Runs `sfumato edit`, or ends the script."""
+    if sfumato(["edit", *(str(word) for word in words)]):
+        raise SystemExit(1)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """(H, W, C)"""
+    return decode(path).array
+
+
+def cells(sheet: np.ndarray, side: int) -> list[list[np.ndarray]]:
+    """The pictures of a grid that sfumato wrote, row by row."""
+    step = side + 2
+    rows, columns = ((n + 2) // step for n in sheet.shape[:2])
+    return [[sheet[y * step :, x * step :][:side, :side] for x in range(columns)] for y in range(rows)]
+
+
+def show(name: str, rows: Sequence[Sequence[np.ndarray]], enlarged: int = 2) -> None:
+    """Rows of pictures of one size, enlarged, on white."""
+    side, channels = rows[0][0].shape[0], rows[0][0].shape[2]
+    wide = max(len(row) for row in rows)
+    step = side + GAP
+    whole = np.full((len(rows) * step + GAP, wide * step + GAP, channels), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            top, left = GAP + i * step, GAP + j * step
+            whole[top : top + side, left : left + side] = picture
+    big = whole.repeat(enlarged, 0).repeat(enlarged, 1)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    target = IMAGES / f"{name}.png"
+    Image.fromarray(big[..., 0] if channels == 1 else big).save(target, optimize=True)
+    print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
+
+
+def saved(array: np.ndarray, path: Path) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+def inversion(run: Path, scratch: Path, files: Sequence[Path]) -> None:
+    """Real, made again after plain inversion, made again after the exact one."""
+    rows: list[list[np.ndarray]] = [[pixels(path) for path in files]]
+    for looks in (1, 30):
+        row: list[np.ndarray] = []
+        for path in files:
+            digit = path.stem.split("-")[1]
+            out = scratch / f"{path.stem}-{looks}.png"
+            edit("invert", run, path, "--class", digit, "--guidance", 1, "--looks", looks, "--out", out)
+            row.append(pixels(out))
+        rows.append(row)
+    show("invert", rows)
+
+
+def ways(run: Path, scratch: Path, files: Sequence[Path]) -> None:
+    out = scratch / "way.png"
+    three = [path for path in files if path.stem.endswith("-3")]
+    edit("interpolate", run, *three[:2], "--class", 3, "--guidance", 1, "--frames", 10, "--out", out)
+    rows = cells(pixels(out), 28)
+    more = ["--class", 3, "--to-class", 8, "--seed", 5, "--frames", 10]
+    edit("interpolate", run, *more, "--out", scratch / "to.png")
+    rows += cells(pixels(scratch / "to.png"), 28)
+    show("ways", rows)
+    edit(
+        "interpolate",
+        run,
+        "--seeds",
+        "1,2,3,4",
+        "--class",
+        2,
+        "--sheet",
+        "--frames",
+        7,
+        "--out",
+        scratch / "sheet.png",
+    )
+    show("sheet", cells(pixels(scratch / "sheet.png"), 28))
+
+
+def variations(run: Path, scratch: Path) -> None:
+    rows: list[list[np.ndarray]] = []
+    for angle in (0.2, 0.4, 0.8):
+        out = scratch / f"near{angle}"
+        edit("vary", run, "--of", 3, "--class", 5, "--angle", angle, "-n", 9, "--out", out)
+        rows.append([pixels(path) for path in sorted(out.iterdir())])
+    show("vary", rows)
+
+
+def changes(run: Path, scratch: Path, files: Sequence[Path]) -> None:
+    rows: list[list[np.ndarray]] = []
+    for path in files[:4]:
+        out = scratch / f"change-{path.stem}"
+        edit("change", run, path, "--was-class", path.stem.split("-")[1], "--class", "all", "--out", out)
+        rows.append([pixels(path), *(pixels(one) for one in sorted(out.iterdir(), key=lambda p: p.stem[-1]))])
+    show("change", rows)
+
+
+def sliders(run: Path, scratch: Path) -> None:
+    for space in ("features", "noise"):
+        file = scratch / f"{space}.safetensors"
+        more = ["--class", 3, "--guidance", 1, "--seed", 5, "--steps", 25, "--file", file]
+        edit("directions", run, "--space", space, "--count", 4, *more, "--out", scratch / f"{space}.png")
+        amounts = "-8,-4,0,4,8" if space == "features" else "-2,-1,0,1,2"
+        slid = scratch / f"slid-{space}.png"
+        edit("slide", run, "--direction", "1,2,3,4", f"--amounts={amounts}", *more, "--out", slid)
+        show(f"slide-{space}", cells(pixels(slid), 28))
+
+
+def emoji(run: Path, scratch: Path, words: Sequence[str]) -> None:
+    """The same emoji in the four drawing styles: each column is made from the first picture alone."""
+    with np.load(emoji_path()) as held:
+        images, captions = held["images"], held["captions"].tolist()
+    rows: list[list[np.ndarray]] = []
+    for word in words:
+        was = f"{word}, noto emoji"
+        path = saved(images[captions.index(was)], scratch / f"{word}.png")
+        row = [pixels(path)]
+        for style in STYLES:
+            out = scratch / f"{word}-{style}.png"
+            said = [
+                "--was-prompt",
+                was,
+                "--prompt",
+                f"{word}, {style} emoji",
+                "--structure",
+                8,
+                "--until",
+                0.3,
+            ]
+            edit("style", run, path, *said, "--out", out)
+            row.append(pixels(out))
+        rows.append(row)
+    show("style", rows, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--emoji", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        with np.load(digits_path()) as held:
+            images, labels = held["images"], held["labels"]
+        rows = [0, 1, 2, 3, 4, 7, *[i for i in range(8, 200) if labels[i] == 3][:1]]
+        files = [saved(images[i], scratch / f"{i}-{labels[i]}.png") for i in rows]
+        inversion(options.run, scratch, files)
+        ways(options.run, scratch, files)
+        variations(options.run, scratch)
+        changes(options.run, scratch, files)
+        sliders(options.run, scratch)
+        if options.emoji is not None:
+            emoji(options.emoji, scratch, ("red heart", "tulip", "doughnut", "full moon face", "automobile"))
+
+
+if __name__ == "__main__":
+    main()
