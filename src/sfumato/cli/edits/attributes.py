@@ -56,7 +56,7 @@ def directions(
         str, typer.Option(help="features: of the network's middle; noise: of what pictures are made from.")
     ] = "features",
     pictures: Annotated[
-        int | None, typer.Option(help="How many pictures are looked at. [features: 128, noise: 8]")
+        int | None, typer.Option(help="How many pictures are looked at. [features: 64, noise: 8]")
     ] = None,
     file: Annotated[Path | None, typer.Option(help=f"Where they go. [RUN/{FILE}]")] = None,
 ) -> Draw:
@@ -70,7 +70,7 @@ def directions(
 
     def draw(easel: Easel) -> Result:
         found, told = find(easel, space, count, pictures)
-        made = shown(easel, found, list(range(count)), SHOWN[space])
+        made, more = shown(easel, found, list(range(count)), SHOWN[space])
 
         def beside(_: Path) -> list[Path]:
             path = easel.run.path / FILE if file is None else file
@@ -78,7 +78,7 @@ def directions(
             save_directions(path, found, about)
             return [path]
 
-        return Result(made, columns=len(SHOWN[space]), told=told, beside=beside)
+        return Result(made, columns=len(SHOWN[space]), told=(*more, *told), beside=beside)
 
     return draw
 
@@ -103,8 +103,8 @@ def slide(
     def draw(easel: Easel) -> Result:
         found, told = opened(easel, easel.run.path / FILE if file is None else file)
         steps = SHOWN[found.space] if asked is None else asked
-        made = shown(easel, found, [found.chosen(number) for number in which], steps)
-        return Result(made, columns=len(steps), told=told)
+        made, more = shown(easel, found, [found.chosen(number) for number in which], steps)
+        return Result(made, columns=len(steps), told=(*more, *told))
 
     return draw
 

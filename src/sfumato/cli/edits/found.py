@@ -26,9 +26,10 @@ from sfumato.editing.job import Job, bench, perform
 from sfumato.errors import SettingsError
 from sfumato.noise import Noise
 from sfumato.plans import descend
+from sfumato.runs import Recipe
 from sfumato.sampling import prior
 
-LOOKED = {"features": 128, "noise": 8}
+LOOKED = {"features": 64, "noise": 8}
 ROUGH = 5
 """Steps of the way from noise to picture whose Jacobian is followed."""
 
@@ -55,10 +56,15 @@ def _numbered(found: Directions) -> list[tuple[int, float]]:
     return list(enumerate(found.strength.tolist(), 1))
 
 
+def _looked_at(recipe: Recipe, n: int) -> Recipe:
+    """n pictures under the recipe's conditions in turns, of seeds from its first on."""
+    rows = [row % len(recipe.seeds) for row in range(n)]
+    return replace(recipe.take(rows), seeds=tuple(range(recipe.seeds[0], recipe.seeds[0] + n)))
+
+
 def _in_features(easel: Easel, count: int, n: int) -> Directions:
-    """Of pictures that are drawn for it, seeds from the recipe's own on."""
-    first = easel.recipe.seeds[0]
-    recipe = replace(easel.recipe.take([0] * n), seeds=tuple(range(first, first + n)))
+    """Of pictures that are drawn for it, unguided."""
+    recipe = replace(_looked_at(easel.recipe, n), guidance=1.0)
     batches: list[Listening] = []
     for part in recipe.parts():
         b = bench(easel.run, part)
@@ -76,11 +82,12 @@ def _in_noise(easel: Easel, count: int, n: int) -> Directions:
     recipe = easel.recipe
     if easel.images:
         x = torch.cat([start.x for start in starts(easel)[1]])
+        recipe = recipe.take([0] * len(x))
     else:
-        seeds = tuple(range(recipe.seeds[0], recipe.seeds[0] + n))
-        levels = bench(easel.run, recipe.take([0])).levels
-        x = prior(levels[0], easel.run.card.image.shape, Noise(seeds)).to(easel.run.device)
-    rough = bench(easel.run, replace(recipe.take([0] * len(x)), sampler="ddim", steps=ROUGH, eta=None))
+        recipe = _looked_at(recipe, n)
+        level = bench(easel.run, recipe.take([0])).levels[0]
+        x = prior(level, easel.run.card.image.shape, Noise(recipe.seeds)).to(easel.run.device)
+    rough = bench(easel.run, replace(recipe, sampler="ddim", steps=ROUGH, eta=None))
     return principal_noise(picture_of(rough.denoise, rough.levels), x, rough.levels[0], count)
 
 
@@ -93,9 +100,11 @@ def opened(easel: Easel, path: Path) -> tuple[Directions, tuple[str, ...]]:
     return found, (f"{path}: found with other weights than these",) if other else ()
 
 
-def shown(easel: Easel, found: Directions, which: Sequence[int], amounts: Sequence[float]) -> Tensor:
+def shown(
+    easel: Easel, found: Directions, which: Sequence[int], amounts: Sequence[float]
+) -> tuple[Tensor, tuple[str, ...]]:
     """The first picture, or that of the first seed, moved along each direction: a row for each, an amount a
-    column."""
+    column. And what is to be told of that picture."""
     if len(which) * len(amounts) > GRID:
         raise SettingsError(f"{len(which)} directions by {len(amounts)} amounts: at most {GRID:,} pictures")
     one, start = starts(easel, () if easel.images else easel.recipe.seeds[:1])
@@ -104,4 +113,4 @@ def shown(easel: Easel, found: Directions, which: Sequence[int], amounts: Sequen
     for number in which:
         b = bench_of(easel, easel.recipe.take([0] * len(steps)))
         rows.append(b.finished(slide(b.denoise, start[0].x, one.levels, found, number, steps)))
-    return torch.cat(rows)
+    return torch.cat(rows), start[0].told
