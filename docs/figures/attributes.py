@@ -114,7 +114,19 @@ def changes(run: Path, scratch: Path, files: Sequence[Path]) -> None:
     rows: list[list[np.ndarray]] = []
     for path in files[:4]:
         out = scratch / f"change-{path.stem}"
-        edit("change", run, path, "--was-class", path.stem.split("-")[1], "--class", "all", "--out", out)
+        edit(
+            "change",
+            run,
+            path,
+            "--was-class",
+            path.stem.split("-")[1],
+            "--class",
+            "all",
+            "--guidance",
+            3,
+            "--out",
+            out,
+        )
         rows.append([pixels(path), *(pixels(one) for one in sorted(out.iterdir(), key=lambda p: p.stem[-1]))])
     show("change", rows)
 
