@@ -11,6 +11,7 @@ from pydantic import Field
 from sfumato.conditions import attributes
 from sfumato.conditions.attributes import MOST_OPTIONS, Attribute, Attributes
 from sfumato.conditions.frozen import FrozenText
+from sfumato.conditions.schema import Shown
 from sfumato.conditions.tokens import Tokenizer
 from sfumato.networks.text import TextConfig
 from sfumato.recorded_schedules import Part, unknown
@@ -72,10 +73,12 @@ TextSettings = Annotated[AnyText, Field(discriminator="kind")]
 
 
 class PictureSettings(Part):
-    """The picture that a model is shown beside the noise, of the images' own size."""
+    """The picture that a model is shown beside the noise, of the images' own size: made by its `task`, or the
+    user's own, from a `column`."""
 
     channels: Annotated[int, Field(ge=1, le=4096)]
     task: Annotated[str, Field(max_length=200)] = ""
+    column: Annotated[str, Field(max_length=200)] = ""
 
 
 def make_attributes(said: tuple[AnyAttribute, ...] | None) -> Attributes:
@@ -121,6 +124,16 @@ def describe_frozen(encoder: FrozenText) -> ForeignText:
     return ForeignText(
         pooled=encoder.pooled, width=encoder.width, length=encoder.length, fingerprint=encoder.fingerprint
     )
+
+
+def make_shown(said: PictureSettings | None, height: int, width: int) -> Shown | None:
+    """The picture that the settings mean, for images of this size."""
+    return None if said is None else Shown((said.channels, height, width), said.task, said.column)
+
+
+def describe_shown(shown: Shown) -> PictureSettings:
+    """The inverse of `make_shown`."""
+    return PictureSettings(channels=shown.shape[0], task=shown.task, column=shown.column)
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:

@@ -44,10 +44,12 @@ Reader = Tokens | States
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture as condition: its (channels, height, width), and the task that it is for ("": the user's)."""
+    """A picture as condition: its (channels, height, width), and the task that it is for, or the column of
+    the user's own pictures."""
 
     shape: tuple[int, int, int]
     task: str = ""
+    column: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,17 @@ class Conditions:
             out |= _read(self.text, [wish.prompt or "" for wish in wishes])
         return out | self._picture(picture, len(wishes))
 
-    def told(
-        self, batch: Batch, picture: Tensor | None = None, labels: Mapping[str, Sequence[str]] | None = None
-    ) -> dict[str, Tensor]:
-        """The same for samples of the data: their classes, columns and captions. `labels` are the values of
-        attributes that are in no column."""
-        out: dict[str, Tensor] = {}
-        if self.classes is not None and batch.classes is not None:
-            out["classes"] = batch.classes
-        if self.attributes.items:
-            values = columns.told(self.attributes, batch.columns or ({},) * len(batch))
-            for name, each in (labels or {}).items():
-                values = [value | {name: label} for value, label in zip(values, each, strict=True)]
-            out["vector"] = self.attributes.rows(values)
-        if self.text is not None:
-            out |= _read(self.text, batch.captions or ("",) * len(batch))
-        return out | self._picture(picture, len(batch))
+    def wishes(self, batch: Batch, labels: Mapping[str, Sequence[str]] | None = None) -> tuple[Wish, ...]:
+        """What is known of samples of the data: their classes, columns and captions. `labels` are the values
+        of attributes that are in no column."""
+        n = len(batch)
+        classes = [None] * n if self.classes is None or batch.classes is None else batch.classes.tolist()
+        held = columns.told(self.attributes, batch.columns or ({},) * n)
+        for name, each in (labels or {}).items():
+            held = [values | {name: label} for values, label in zip(held, each, strict=True)]
+        texts = [None] * n if self.text is None or batch.captions is None else batch.captions
+        each_of = zip(classes, held, texts, strict=True)
+        return tuple(Wish(label, values, text or None) for label, values, text in each_of)
 
     def nothing(self, n: int) -> dict[str, Tensor]:
         """What the network takes for n pictures of which nothing is told."""
@@ -136,17 +133,29 @@ class Conditions:
         """
         labels = [None] * n if classes is None else [self._label(one) for one in classes]
         told = [{}] * n if values is None else [self._values(one) for one in values]
-        texts = [None] * n if prompts is None else [self._prompt(one) for one in prompts]
+        texts = [None] * n if prompts is None else [self.prompt(one) for one in prompts]
         wishes = tuple(Wish(*one) for one in zip(labels, told, texts, strict=True))
         if self.classes is not None:
             self.classes.rows(labels)
         return wishes
 
+    def prompt(self, asked: str | None) -> str | None:
+        """A prompt, judged. Raises SettingsError for a model without text and for one that is too long."""
+        if asked is None:
+            return None
+        if self.text is None:
+            raise SettingsError(
+                f"this model was trained without captions: it takes no prompt{self._instead()}"
+            )
+        if len(asked) > LONGEST:
+            raise SettingsError(f"a prompt of {len(asked):,} letters: give at most {LONGEST:,}")
+        return asked
+
     def kept(self, wish: Wish, names: Collection[str], otherwise: str | None = None) -> Wish:
         """The part of a wish that `names` these conditions; `otherwise` is said where the prompt is not."""
         return replace(
             wish,
-            label=wish.label if "class" in names else None,
+            label=wish.label if "class" in names or "class" not in self.names else None,
             values={name: value for name, value in wish.values.items() if name in names},
             prompt=wish.prompt if "text" in names else otherwise,
         )
@@ -167,8 +176,9 @@ class Conditions:
         if self.text is not None:
             out.append("--prompt TEXT: a caption like those of its training pictures")
         if self.shown is not None:
-            size = "{0} channels of {2} x {1}".format(*self.shown.shape)
-            out.append(f"a picture of {size}" + (f", for {self.shown.task}" if self.shown.task else ""))
+            task, column = self.shown.task, self.shown.column
+            what = f"for {task} (sfumato edit)" if task else f"like those of {column} (sfumato edit follow)"
+            out.append(f"a picture, {what if task or column else 'by the program that calls it'}")
         return out
 
     def _picture(self, picture: Tensor | None, n: int) -> dict[str, Tensor]:
@@ -200,17 +210,6 @@ class Conditions:
                 f"this model was trained without attributes, so none can be set{self._instead()}"
             )
         return self.attributes.parse(asked)
-
-    def _prompt(self, asked: str | None) -> str | None:
-        if asked is None:
-            return None
-        if self.text is None:
-            raise SettingsError(
-                f"this model was trained without captions: it takes no prompt{self._instead()}"
-            )
-        if len(asked) > LONGEST:
-            raise SettingsError(f"a prompt of {len(asked):,} letters: give at most {LONGEST:,}")
-        return asked
 
     def _instead(self) -> str:
         possible = [line.partition(":")[0] for line in self.describe() if line.startswith("--")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sfumato.conditions.schema import Conditions
+from sfumato.conditions.schema import Conditions, Wish
 from sfumato.data.dataset import Batch
 from sfumato.noise import Noise
 from sfumato.training.tasks import Task
@@ -23,15 +23,19 @@ class Telling:
     conditions: Conditions = field(default_factory=Conditions)
     task: Task | None = None
 
-    def told(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """Everything that is known of these samples, as the network takes it. Pictures that are no part of a
-        stream count from 0."""
+    def known(self, batch: Batch, seed: int) -> tuple[tuple[Wish, ...], Tensor | None]:
+        """What is known of these samples, and the pictures to show beside them. Pictures that are no part of
+        a stream count from 0."""
         positions = batch.positions or range(len(batch))
-        picture, labels = batch.picture, dict[str, Sequence[str]]()
-        if self.task is not None:
-            picture = self.task.picture(batch.images, positions, seed)
-            labels = {LABEL: self.task.label(positions, seed)} if self.task.labels else {}
-        return self.conditions.told(batch, picture, labels)
+        if self.task is None:
+            shown = self.conditions.shown is not None
+            return self.conditions.wishes(batch), batch.picture if shown else None
+        labels = {LABEL: self.task.label(positions, seed)} if self.task.labels else None
+        return self.conditions.wishes(batch, labels), self.task.picture(batch.images, positions, seed)
+
+    def told(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """The same as the network takes it."""
+        return self.conditions.rows(*self.known(batch, seed))
 
     def hidden(
         self, cond: Mapping[str, Tensor], drop: float, positions: Sequence[int], seed: int

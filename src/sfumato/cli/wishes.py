@@ -1,0 +1,69 @@
+"""Words of the command line that say what is wished: attributes, scales of guidance, an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sfumato.conditions.attributes import number
+from sfumato.errors import SettingsError
+from sfumato.runs import Run
+
+
+def settings_of(said: Sequence[str], option: str = "--set") -> dict[str, str] | None:
+    """What --set says, each NAME=VALUE; None where it says nothing."""
+    found: dict[str, str] = {}
+    for one in said:
+        name, equals, value = one.partition("=")
+        if not (equals and name.strip()):
+            raise SettingsError(f"{option} {one[:60]!r}: say it as NAME=VALUE, as in age=0.7")
+        if name.strip() in found:
+            raise SettingsError(f"{option} says {name.strip()!r} twice: say it once")
+        found[name.strip()] = value.strip()
+    return found or None
+
+
+def scale_of(said: str | None) -> float | dict[str, float] | None:
+    """What --guidance says: one number, or NAME=NUMBER by commas for single conditions."""
+    if said is None:
+        return None
+    if "=" not in said:
+        return _number(said, "--guidance")
+    parts = settings_of([part.strip() for part in said.split(",") if part.strip()], "--guidance") or {}
+    return {name: _number(value, f"--guidance {name}") for name, value in parts.items()}
+
+
+def interval_of(said: str | None) -> tuple[float, float] | None:
+    """What --interval says: LOW,HIGH."""
+    if said is None:
+        return None
+    parts = said.split(",")
+    if len(parts) != 2:
+        raise SettingsError(f"--interval {said!r}: two values of sigma/alpha, as in 0.2,5")
+    low, high = (_number(part, "--interval") for part in parts)
+    return low, high
+
+
+def possible(run: Run) -> Iterator[str]:
+    """What the run's model can be told, and a command that tells it something."""
+    conditions = run.conditions
+    lines = conditions.describe()
+    if not lines:
+        yield f"{run.path} takes no conditions: sfumato sample {run.path} -n 16"
+        return
+    yield f"{run.path} can be told"
+    yield from (f"  {line}" for line in lines)
+    words = [f'--class "{conditions.classes.names[0]}"'] if conditions.classes is not None else []
+    for item in conditions.attributes.items:
+        value = item.example()
+        words.append(f'--set "{item.name}={"|".join(value) if isinstance(value, tuple) else value}"')
+    words += ['--prompt "..."'] if conditions.text is not None else []
+    if words:
+        yield f"  sfumato sample {run.path} {' '.join(words)}"
+
+
+def _number(said: str, option: str) -> float:
+    words = said.strip().lower()
+    value = number(words)
+    if value is None and words not in ("nan", "inf", "-inf"):
+        raise SettingsError(f"{option} is a number, not {said.strip()[:60]!r}")
+    return float(words) if value is None else value

@@ -1,0 +1,132 @@
+"""The denoiser of a recipe: a model with what is asked for bound to it, guided towards that.
+
+The conditions are added one after the other in a fixed order, each step with its own scale,
+
+    d_0 + s_1 (d_1 - d_0) + s_2 (d_2 - d_1) + ...,
+
+where d_0 is told nothing and d_k the first k conditions (Brooks et al. 2023, eq. 3). With one scale for all
+that is classifier-free guidance, and with scale 1 the conditional model itself. A negative prompt is what is
+said in the prompt's place where the prompt is not told yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from sfumato.card import ImageSettings
+from sfumato.conditions.nearest import match, unknown
+from sfumato.conditions.schema import Conditions, Wish
+from sfumato.denoiser import Denoiser
+from sfumato.errors import SettingsError
+from sfumato.guidance.bound import Clipped, Thresholded
+from sfumato.guidance.mix import nested
+from sfumato.guidance.rescale import rescaled
+from sfumato.guidance.scales import Weight, between
+from sfumato.model import Model
+from sfumato.recipe import Recipe
+
+Scale = float | int | Mapping[str, float | int]
+"""One scale for all conditions, or one for each by name."""
+
+
+def denoiser(
+    model: Model,
+    conditions: Conditions,
+    recipe: Recipe,
+    image: ImageSettings,
+    picture: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Denoiser:
+    """The model with the recipe's conditions, guidance and bound. `picture`, (B, C, H, W), is the aligned one
+    that it is shown. Raises SettingsError where it is not told one."""
+    wishes = recipe.wishes()
+    negatives = recipe.negatives or (None,) * len(wishes)
+
+    def bound(some: Sequence[Wish], shown: Tensor | None) -> Denoiser:
+        rows = conditions.rows(some, shown)
+        return model.given(**{name: value.to(device) for name, value in rows.items()})
+
+    def told(names: Sequence[str]) -> Denoiser:
+        some = [conditions.kept(w, names, other) for w, other in zip(wishes, negatives, strict=True)]
+        return bound(some, picture if "picture" in names else None)
+
+    out = bound(wishes, picture)
+    steps = _steps(conditions, recipe, picture is not None)
+    if any(scale != 1 for _, scale in steps):
+        upto = [[name for names, _ in steps[:k] for name in names] for k in range(len(steps))]
+        scales: list[Weight] = [scale for _, scale in steps]
+        if recipe.interval is not None:
+            scales = [between(scale, *recipe.interval) for scale in scales]
+        mixture = nested([*(told(names) for names in upto), out], scales)
+        out = rescaled(mixture, recipe.rescale) if recipe.rescale else mixture
+    if recipe.threshold is not None:
+        return Thresholded(out, recipe.threshold, image.low, image.high)
+    return Clipped(out, image.low, image.high) if recipe.clip else out
+
+
+def _steps(conditions: Conditions, recipe: Recipe, shown: bool) -> list[tuple[list[str], float]]:
+    """The conditions that are told, in order, in groups of one scale."""
+    asked = {"picture"} if shown else set[str]()
+    for wish in recipe.wishes():
+        asked |= conditions.says(wish)
+    if any(one is not None for one in recipe.negatives or ()):
+        asked.add("text")
+    order = [name for name in conditions.names if name in asked]
+    common = lambda name: 1.0 if name == "picture" else recipe.guidance
+    scale = lambda name: recipe.scales.get(name, common(name))
+    return [(list(names), value) for value, names in groupby(order, scale)]
+
+
+def scales_of(
+    conditions: Conditions, asked: Scale | None, usual: float, able: bool
+) -> tuple[float, dict[str, float]]:
+    """The common scale and those by name. `usual` is taken where nothing is said and the model is `able` to
+    be guided: something is told of every picture. Raises SettingsError, one sentence."""
+    if isinstance(asked, Mapping):
+        common, named = 1.0, {_named(conditions, name): float(value) for name, value in asked.items()}
+    else:
+        common, named = float(asked) if asked is not None else usual if able else 1.0, dict[str, float]()
+    for scale in (common, *named.values()):
+        if not math.isfinite(scale):
+            raise SettingsError(f"guidance {scale}: give a finite number (1 is the conditional model alone)")
+    strongest = max((common, *named.values()), key=lambda scale: abs(scale - 1))
+    if strongest == 1 or able or "picture" in named:
+        return common, named
+    if not conditions.names and conditions.classes is None:
+        raise SettingsError(
+            f"guidance {strongest:g} needs classes, attributes or captions, and this model was trained "
+            "without them: leave it out"
+        )
+    if not conditions.names:
+        raise SettingsError(
+            f'guidance {strongest:g} needs a model that also knows "no class", and this one does not: '
+            f"leave it out"
+        )
+    options = {"class": "a class", "text": "a prompt"}
+    ways = [options.get(name, name) for name in conditions.names if name != "picture"]
+    raise SettingsError(
+        f"guidance {strongest:g} needs {' or '.join(ways) or 'a picture'} for every picture: ask for it, or "
+        "leave guidance out"
+    )
+
+
+def interval_of(said: Sequence[float | int]) -> tuple[float, float]:
+    """An interval of guidance, judged: low < sigma/alpha <= high."""
+    if len(said) != 2:
+        raise SettingsError("the interval of guidance is two values of sigma/alpha, the lower one first")
+    found = between(1.0, *said)
+    return float(found.low), float(found.high)
+
+
+def _named(conditions: Conditions, name: str) -> str:
+    at = match(name, conditions.names)
+    if at is None:
+        if not conditions.names:
+            raise SettingsError(f"guidance of {name[:60]!r}: this model has no conditions to guide by")
+        raise unknown("guidance: no condition is called", name, conditions.names)
+    return conditions.names[at]

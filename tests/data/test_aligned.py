@@ -1,0 +1,100 @@
+"""Pictures that go with the pictures: found by a column, cut and mirrored alike, missing ones zero."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.data.augment import Augment
+from sfumato.data.batches import Batches
+from sfumato.data.dataset import DataSet
+from sfumato.data.prepare import prepare
+from sfumato.errors import DataError
+
+
+def folder(root: Path, apart: bool = True) -> Path:
+    """30 bars on black, each with its outline of the same shape; each fifth picture has none."""
+    rows: list[dict[str, str]] = []
+    for i in range(30):
+        pixels = np.zeros((12, 12), np.uint8)
+        pixels[2:10, i % 9 : i % 9 + 3] = 100 + i
+        outline = np.where(pixels > 0, 255, i).astype(np.uint8)  # all different files
+        place = root / "pictures" if apart else root
+        beside = root / "outlines" if apart else root
+        place.mkdir(parents=True, exist_ok=True)
+        beside.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{i:02d}.png")
+        Image.fromarray(outline).save(beside / f"{i:02d}-outline.png")
+        name = f"{place.relative_to(root).as_posix()}/{i:02d}.png".removeprefix("./")
+        said = f"{beside.relative_to(root).as_posix()}/{i:02d}-outline.png".removeprefix("./")
+        rows.append({"file_name": name, "outline": said if i % 5 else "", "number": str(i)})
+    with (root / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def opened(root: Path, cache: Path, room: float = 0.0) -> DataSet:
+    return prepare(root, size=8, multiple=4, room=room, aligned="outline", cache=cache)
+
+
+def test_they_are_conditions_and_not_pictures(tmp_path: Path) -> None:
+    """The outlines that no picture names are left out with their folder, and it is no class either."""
+    data = opened(folder(tmp_path / "pairs"), tmp_path / "cache")
+    assert sorted(data.names) == [f"pictures/{i:02d}.png" for i in range(30)]
+    assert data.label_names == ()
+    assert any("6 pictures beside those of outline" in note for note in data.notes)
+    flat = opened(folder(tmp_path / "flat", apart=False), tmp_path / "cache")
+    assert len(flat.names) == 30 + 6  # among pictures one cannot tell what they are
+    again = opened(tmp_path / "pairs", tmp_path / "cache")
+    assert again.reused
+    assert again.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("room", [0.0, 0.25])
+def test_they_are_cut_and_mirrored_alike(tmp_path: Path, room: float) -> None:
+    data = opened(folder(tmp_path / "pairs"), tmp_path / "cache", room)
+    batch = Batches(data, 3, Augment(flip=True)).batch(range(60))
+    assert batch.picture is not None
+    assert batch.picture.shape == (60, 2, 8, 8)
+    known = torch.tensor([int(name[9:11]) % 5 != 0 for name in batch.names])
+    assert torch.equal(batch.picture[:, 1].flatten(1).amin(1), known.float())
+    assert float(batch.picture[~known].abs().sum()) == 0
+    drawn, shown = batch.images[known, 0] > -0.5, batch.picture[known, 0] > 0
+    assert float((drawn != shown).float().mean()) < 0.05  # but for what resizing blurs
+    turned = torch.flip(shown, [2])
+    assert float((drawn != turned).float().mean()) > 0.1  # which a mirror would not do
+
+
+def test_rows_have_their_own(tmp_path: Path) -> None:
+    data = opened(folder(tmp_path / "pairs"), tmp_path / "cache")
+    taken = data.take(range(30))
+    assert taken.picture is not None
+    stored = [i for i, name in enumerate(taken.names) if int(name[9:11]) % 5]
+    drawn, shown = taken.images[stored, 0] > -0.5, taken.picture[stored, 0] > 0
+    assert float((drawn != shown).float().mean()) < 0.05
+
+
+def test_another_outline_is_another_data_set(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pairs")
+    before = opened(root, tmp_path / "cache").fingerprint
+    Image.fromarray(np.full((12, 12), 7, np.uint8)).save(root / "outlines" / "03-outline.png")
+    assert opened(root, tmp_path / "cache").fingerprint != before
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pairs")
+    (root / "outlines" / "03-outline.png").unlink()
+    data = opened(root, tmp_path / "cache")
+    assert any("pictures/03.png: its outline" in str(flaw) for flaw in data.flaws)
+    taken = data.take([data.names.index("pictures/03.png")])
+    assert taken.picture is not None
+    assert float(taken.picture.abs().sum()) == 0
+    with pytest.raises(DataError, match="no table has a column depth"):
+        prepare(root, aligned="depth", cache=tmp_path / "cache")
