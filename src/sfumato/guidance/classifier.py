@@ -24,7 +24,7 @@ STEPS = 1000
 class Judge(Protocol):
     """A noise-aware classifier: noisy pictures (B, C, H, W) of unit norm and labels (B,) -> logits (B, K)."""
 
-    def __call__(self, x: Tensor, label: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, label: Tensor, /) -> Tensor: ...
 
 
 def logits(judge: Judge, x: Tensor, level: Level) -> Tensor:

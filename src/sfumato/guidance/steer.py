@@ -23,14 +23,14 @@ class LogProb(Protocol):
     It reads the estimate's x0, or its x and level, and is differentiated; row i must look at picture i alone.
     """
 
-    def __call__(self, estimate: Estimate) -> Tensor: ...
+    def __call__(self, estimate: Estimate, /) -> Tensor: ...
 
 
 @runtime_checkable
 class ByRow(Protocol):
     """A log-probability that wishes something else of each picture (a class, a caption)."""
 
-    def __call__(self, estimate: Estimate) -> Tensor: ...
+    def __call__(self, estimate: Estimate, /) -> Tensor: ...
 
     def take(self, rows: Sequence[int]) -> LogProb:
         """The same, for some rows of the batch."""
