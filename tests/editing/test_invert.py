@@ -49,12 +49,20 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@pytest.mark.parametrize("grid", [plans.trailing, plans.karras, plans.bounded])
-@pytest.mark.parametrize(
-    "schedule", [Table.linear(), Table.linear().zero_terminal_snr(), Cosine(), RectifiedFlow(), VE()], ids=str
-)
-def test_the_round_trip_is_exact_in_fifty_steps(schedule: Schedule, grid: Grid) -> None:
+WAYS: dict[str, tuple[Schedule, Grid]] = {
+    "linear": (Table.linear(), plans.trailing),
+    "linear, karras": (Table.linear(), plans.karras),
+    "zero snr": (Table.linear().zero_terminal_snr(), plans.trailing),
+    "cosine, bounded": (Cosine(), plans.bounded),
+    "flow": (RectifiedFlow(), plans.trailing),
+    "ve": (VE(), plans.karras),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_round_trip_is_exact_in_fifty_steps(way: str) -> None:
     """The bar is 1e-4; plain inversion, one look a move, is off by hundredths."""
+    schedule, grid = WAYS[way]
     denoise, picture, levels = exact(MIXTURE), MIXTURE.sample(SEEDS), grid(schedule, 50)
     found = invert(denoise, picture, levels)
     assert apart(regenerate(denoise, found.x, levels), picture) < 1e-4
@@ -127,8 +135,8 @@ def test_a_row_comes_out_the_same_alone_and_in_a_batch() -> None:
     denoise, picture = exact(MIXTURE), MIXTURE.sample(SEEDS)
     levels = plans.trailing(Table.linear(), 20)
     together = invert(denoise, picture, levels).x
-    alone = torch.cat([invert(denoise, row[None], levels).x for row in picture])
-    assert apart(together, alone) < 1e-3  # the miss of 1e-6, times what the way up makes of it
+    alone = torch.cat([invert(denoise, row[None], levels).x for row in picture[:3]])
+    assert apart(together[:3], alone) < 1e-3  # the miss of 1e-6, times what the way up makes of it
 
 
 def test_a_picture_that_the_model_cannot_make_is_said_to_be_missed() -> None:

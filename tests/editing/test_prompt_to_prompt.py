@@ -48,7 +48,7 @@ def model() -> Model:
         zero_init=False,
     )
     with seeded("p2p"):
-        return Model(build(config), Table.cosine(), V()).eval()
+        return Model(build(config), Table.cosine(), V()).eval().requires_grad_(False)
 
 
 def told(model: Model, seed: int, rows: int = 2) -> Bound:
@@ -132,7 +132,8 @@ def test_nothing_is_kept_in_no_steps_and_the_same_caption_is_the_same_picture(mo
 
 
 def test_words_without_weight_are_as_if_nothing_was_said(model: Model) -> None:
-    """Values have no bias: maps of weight 0 bring what a caption of zeros brings. Weight 1 changes nothing."""
+    """Values have no bias: maps of weight 0 bring what a caption of zeros brings. Weight 1 changes
+    nothing."""
     level, x = LEVELS[1], Noise((0, 1)).normal((1, 8, 8), "x")
     caption, empty = told(model, 4), model.given(context=torch.zeros(2, 8, 6))
     aligned = words(row(1, 2), row(1, 2))
