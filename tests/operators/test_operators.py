@@ -83,7 +83,6 @@ def test_the_factors_are_orthogonal(name: str) -> None:
 def test_the_pseudo_inverse_has_penroses_identities(name: str) -> None:
     """A A+ A = A and A+ A A+ = A+, and both products are symmetric: on what counts as measured."""
     operator, x = OPERATORS[name], some()
-    part = Operator(operator.factors, operator.least)
     seen = lambda x: operator.factors.write(operator.values * operator.factors.turn(x))
     y = seen(x)
     torch.testing.assert_close(seen(operator.inverse(y)), y, rtol=0, atol=1e-12)

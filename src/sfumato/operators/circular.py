@@ -26,9 +26,9 @@ class Circular:
     """The kernel's Fourier transform, (H, W), complex128."""
     channels: int
 
-    @cached_property
+    @property
     def values(self) -> Tensor:
-        return self.spectrum.abs().expand(self.channels, *self.spectrum.shape).contiguous()
+        return self.spectrum.abs().expand(self.channels, *self.spectrum.shape)
 
     @cached_property
     def _phase(self) -> Tensor:

@@ -63,7 +63,7 @@ class Separable:
 
     axes: tuple[Axis, Axis, Axis]
 
-    @cached_property
+    @property
     def values(self) -> Tensor:
         channels, rows, columns = (axis.values for axis in self.axes)
         return channels[:, None, None] * rows[:, None] * columns
@@ -84,7 +84,7 @@ class Separable:
 def along(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """A matrix along each of the axes 1, 2, 3 of (B, C, H, W), float64, those that shrink most first."""
     for i in sorted(range(3), key=lambda i: matrices[i].shape[0] / matrices[i].shape[1]):
-        x = torch.tensordot(x, matrices[i].to(x), dims=([i + 1], [1])).movedim(-1, i + 1)
+        x = (x.movedim(i + 1, -1) @ matrices[i].T.to(x)).movedim(-1, i + 1)
     return x
 
 

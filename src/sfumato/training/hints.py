@@ -55,7 +55,8 @@ class Upscale:
     def __call__(self, images: Tensor, noise: Noise) -> Tensor:
         sigma = MOST_NOISE * noise.uniform((1, 1, 1), "level")
         small = self.shrunk(images)
-        return self.of(noised(small, sigma, noise.normal(small.shape[1:], "noise")), images.shape[-2:], sigma)
+        size = images.shape[2], images.shape[3]
+        return self.of(noised(small, sigma, noise.normal(small.shape[1:], "noise")), size, sigma)
 
     def shrunk(self, images: Tensor) -> Tensor:
         """The small pictures: the mean of each block. Raises SettingsError where blocks do not fill it."""
