@@ -20,10 +20,12 @@ from sfumato.data.prepare import prepare
 from sfumato.data.toy import Mixture
 from sfumato.denoiser import Denoiser, Exact
 from sfumato.editing.invert import Refine, invert, regenerate
+from sfumato.editing.job import descending
 from sfumato.level import Levels
 from sfumato.noise import Noise
 from sfumato.plans import trailing
 from sfumato.runs import Run
+from sfumato.samplers import sampler
 from sfumato.schedules import RectifiedFlow, Schedule
 from sfumato.tables import Table
 
@@ -87,7 +89,7 @@ def main() -> None:
     run, data = sfumato.load(options.run), prepare("digits")
     held = data.held_out(options.pictures)
     x, y = held.images, [] if held.classes is None else held.classes.tolist()
-    levels = run.recipe(1, sampler="ddim", steps=options.steps).how().grid(run.model.schedule, options.steps)
+    levels = descending(sampler("ddim"), run.model.schedule, options.steps)
     for guidance in (1.0, 3.0):
         name = f"{len(y)} real digits, guidance {guidance:g}"
         round_trip(name, denoiser(run, y, guidance), x, levels)

@@ -144,7 +144,8 @@ def principal_noise(
     size = x[0].numel()
     if not 1 <= count <= size:
         raise SettingsError(f"{count} directions in noise of {size} numbers: ask for 1 to {size}")
-    basis = Noise((0,)).normal((size, count), "directions")[0].to(x)
+    basis = found = Noise((0,)).normal((size, count), "directions")[0].to(x)
+    values = torch.zeros(count)
     for _ in range(rounds):
         basis = torch.linalg.qr(basis)[0]
         after = _squared(made, x, basis)

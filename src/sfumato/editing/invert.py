@@ -198,7 +198,7 @@ def _solve(
         xs, gaps = [*xs, x][-refine.memory - 1 :], [*gaps, gap / slope][-refine.memory - 1 :]
         x = mixed(xs, gaps)
     assert best is not None
-    return best._replace(looks=looks)
+    return best
 
 
 def _better(old: _Found | None, new: _Found) -> tuple[_Found, bool]:
