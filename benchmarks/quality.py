@@ -228,7 +228,7 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
     )
     train = settings.train
     lesson = Lesson(
-        model, train.objective(model.schedule), train.where, seed, 0.0, None, "fp32", torch.device("cpu")
+        model, train.objective(model.schedule), train.where, seed, 0.0, "fp32", torch.device("cpu")
     )
     from sfumato.training.optimisers import chosen
 
@@ -237,7 +237,7 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
 
     def loss(x0: Tensor) -> Tensor:
         first = contestant.steps * BATCH
-        return lesson.losses(x0, None, range(first, first + len(x0))).mean()
+        return lesson.losses(x0, {}, range(first, first + len(x0))).mean()
 
     tell = lambda x, l: model(x, at(l)).eps
     contestant = Contestant(model, loss, tell, optimiser, float(train.ema), train.warmup)

@@ -44,7 +44,16 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "4 model",
         (
-            frozenset({"sampling", "sampler_names", "recorded", "training"}),
+            frozenset(
+                {
+                    "sampling",
+                    "sampler_names",
+                    "recorded",
+                    "recorded_conditions",
+                    "recorded_facts",
+                    "training",
+                }
+            ),
             frozenset({"walkers"}),
             frozenset({"interop", "card", "samplers"}),
         ),
@@ -53,7 +62,8 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "5 run",
         (
-            frozenset({"run_folder", "run_classifier", "training.recipes"}),
+            frozenset({"pipeline", "text_folder", "recipe", "training.told"}),
+            frozenset({"run_folder", "run_classifier", "guided", "training.recipes"}),
             frozenset({"runs"}),
             frozenset({"provenance", "training.run"}),
         ),
@@ -84,6 +94,8 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "pydantic": (
         "card.py",
         "recorded.py",
+        "recorded_conditions.py",
+        "recorded_facts.py",
         "recorded_schedules.py",
         "provenance.py",
         "run_classifier.py",

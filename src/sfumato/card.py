@@ -16,11 +16,14 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from sfumato import noise
+from sfumato.conditions.classes import Classes
+from sfumato.conditions.schema import Conditions, Reader
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import read_json
 from sfumato.model import Label, Model
-from sfumato.networks import Config, DiTConfig, UNetConfig, from_json, to_json
+from sfumato.networks import Config, DiTConfig, UNetConfig, to_json
 from sfumato.networks import build as build_network
+from sfumato.networks.text import TextTransformer
 from sfumato.predictions import Prediction
 from sfumato.recorded import (
     LabelSettings,
@@ -30,6 +33,26 @@ from sfumato.recorded import (
     describe_prediction,
     make_label,
     make_prediction,
+)
+from sfumato.recorded_conditions import (
+    AttributeSettings,
+    OwnText,
+    PictureSettings,
+    TextSettings,
+    make_attributes,
+    make_shown,
+)
+from sfumato.recorded_facts import (
+    DataSettings,
+    Hash,
+    ImageSettings,
+    Name,
+    NetworkSettings,
+    SamplerSettings,
+    Text,
+    TrainingSettings,
+    WeightsSettings,
+    check_blocks,
 )
 from sfumato.recorded_schedules import (
     Part,
@@ -43,73 +66,8 @@ from sfumato.schedules import Schedule
 FORMAT = 1
 """Version of `sfumato.json`; readers refuse versions that they do not know."""
 CARD = "sfumato.json"
-BLOCKS = 4096
-"""The most residual and transformer blocks that a card may ask for."""
-
-Text = Annotated[str, Field(max_length=10_000)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Total = Annotated[int, Field(ge=0, le=2**53)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class NetworkSettings(Part):
-    """A network by the fields of `UNetConfig` or `DiTConfig`."""
-
-    kind: Literal["unet", "dit"]
-    settings: dict[str, Any]
-
-    def config(self) -> Config:
-        if self.kind == "unet":
-            return from_json(UNetConfig, self.settings)
-        return from_json(DiTConfig, self.settings)
-
-
-class ImageSettings(Part):
-    """What the pictures are: the model's numbers from `low` to `high` are a picture's darkest to its
-    brightest."""
-
-    channels: Annotated[int, Field(ge=1, le=4096)]
-    height: Annotated[int, Field(ge=1, le=65536)]
-    width: Annotated[int, Field(ge=1, le=65536)]
-    bits: Literal[8, 16] = 8
-    low: Annotated[float, Field(ge=-1e6, le=1e6)] = -1.0
-    high: Annotated[float, Field(ge=-1e6, le=1e6)] = 1.0
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.height, self.width
-
-
-class SamplerSettings(Part):
-    """How to sample where the user does not say. `guidance` is used where a class is asked for."""
-
-    name: Name = "vab"
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
-    guidance: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
-
-
-class WeightsSettings(Part):
-    """Which weights the folder's are: averaged over about `horizon` updates, or as training left them."""
-
-    kind: Literal["ema", "raw"] = "raw"
-    horizon: Annotated[float, Field(gt=0, le=1e12)] | None = None
-
-
-class DataSettings(Part):
-    """What the model was trained on."""
-
-    fingerprint: Annotated[str, Field(max_length=200)] = ""
-    images: Total = 0
-    held_out: Total = 0
-
-
-class TrainingSettings(Part):
-    """How long the model was trained."""
-
-    images_seen: Total = 0
-    steps: Total = 0
-    seconds: Annotated[float, Field(ge=0, le=1e12)] = 0.0
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+_TOLD = ("attributes", "text", "picture")
+"""Conditions that came after the first cards: they count, and are written, only where they are."""
 
 
 class Card(Part):
@@ -128,6 +86,9 @@ class Card(Part):
     self_conditioned: bool = False
     image: ImageSettings
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1_000_000)] | None = None
+    attributes: Annotated[tuple[AttributeSettings, ...], Field(min_length=1, max_length=1000)] | None = None
+    text: TextSettings | None = None
+    picture: PictureSettings | None = None
     clip: bool = False
     sampler: SamplerSettings = SamplerSettings()
     weights: WeightsSettings = WeightsSettings()
@@ -149,6 +110,9 @@ class Card(Part):
         learned_variance: bool = False,
         self_conditioned: bool = False,
         classes: tuple[str, ...] | None = None,
+        attributes: tuple[AttributeSettings, ...] | None = None,
+        text: TextSettings | None = None,
+        picture: PictureSettings | None = None,
         clip: bool = False,
         sampler: SamplerSettings = SamplerSettings(),  # noqa: B008 (frozen)
         weights: WeightsSettings = WeightsSettings(),  # noqa: B008 (frozen)
@@ -173,6 +137,9 @@ class Card(Part):
                 self_conditioned=self_conditioned,
                 image=image,
                 classes=classes,
+                attributes=attributes,
+                text=text,
+                picture=picture,
                 clip=clip,
                 sampler=sampler,
                 weights=weights,
@@ -195,23 +162,44 @@ class Card(Part):
             config = self.network.config()
         except SfumatoError as error:
             raise ValueError(str(error)) from None
-        _check_blocks(config)
+        check_blocks(config)
         fed, said = (
             self.image.channels * (2 if twice else 1)
             for twice in (self.self_conditioned, self.learned_variance)
         )
+        fed += 0 if self.picture is None else self.picture.channels
         if config.in_channels != fed or config.out_channels != said:
             raise ValueError(
                 f"a network from {config.in_channels} to {config.out_channels} channels does not fit images "
                 f"of {self.image.channels}"
                 + (" with learned variance" if self.learned_variance else "")
                 + (" and self-conditioning" if self.self_conditioned else "")
+                + ("" if self.picture is None else f" beside a picture of {self.picture.channels}")
             )
         if (config.classes or 0) != len(self.classes or ()):
             raise ValueError(f"{len(self.classes or ())} class names for a network of {config.classes or 0}")
+        self._check_told(config)
         if self.image.low >= self.image.high:
             raise ValueError("the image's range is empty")
         return self
+
+    def _check_told(self, config: Config) -> None:
+        """Raises ValueError unless the network takes the attributes and the text, and nothing else."""
+        try:
+            features = make_attributes(self.attributes).width
+            width = None if self.text is None else self.text.width
+        except SfumatoError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(config, DiTConfig):
+            if features or width is not None:
+                raise ValueError("a DiT takes a class alone: attributes and text need a U-Net")
+            return
+        if (config.vector or 0) != features:
+            raise ValueError(f"{features} features of attributes for a network of {config.vector or 0}")
+        if width is not None and (
+            "cross" not in (*config.attention, config.middle) or config.context_dim != width
+        ):
+            raise ValueError(f"text of width {width} for a network that looks at {config.context_dim}")
 
     def config(self) -> Config:
         """The network's configuration."""
@@ -229,10 +217,25 @@ class Card(Part):
         """
         names = {"network", "schedule_hash", "prediction", "label", "data_std", "learned_variance", "image"}
         names |= {"self_conditioned"} if self.self_conditioned else set()
+        names |= {name for name in _TOLD if getattr(self, name) is not None}
         said = self.model_dump(mode="json", include=names)
         if self.schedule.kind == "learned":
             said["schedule_hash"] = self.schedule.kind
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    def conditions(self, text: Reader | None = None) -> Conditions:
+        """What the model can be told; `text` reads its captions."""
+        return Conditions(
+            classes=None if self.classes is None else Classes(self.classes, self.null_class),
+            attributes=make_attributes(self.attributes),
+            text=text,
+            shown=make_shown(self.picture, self.image.height, self.image.width),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What `sfumato.json` holds. Conditions that the model does not have are not mentioned, so that older
+        programs read it too."""
+        return self.model_dump(mode="json", exclude={name for name in _TOLD if getattr(self, name) is None})
 
     def but(self, **changes: object) -> Card:
         """The same card with other values, checked like a new one. Raises SettingsError."""
@@ -240,16 +243,6 @@ class Card(Part):
             return Card.model_validate({**{k: getattr(self, k) for k in Card.model_fields}, **changes})
         except ValidationError as error:
             raise SettingsError(f"this card cannot be changed so: {sentence(error)}") from None
-
-
-def _check_blocks(config: Config) -> None:
-    if isinstance(config, DiTConfig):
-        blocks = config.layers
-    else:
-        levels = range(len(config.channels))
-        blocks = sum(config.layers_at(i) * (1 + config.transformer_layers_at(i)) for i in levels)
-    if blocks > BLOCKS:
-        raise ValueError(f"a network of {blocks:,} blocks, at most {BLOCKS:,} are built")
 
 
 def sentence(error: ValidationError) -> str:
@@ -304,8 +297,8 @@ def check_schedule(card: Card, where: Path | str) -> Schedule:
     return schedule
 
 
-def assemble(card: Card, network: nn.Module) -> Model:
-    """The model of a card around a network that is there already."""
+def assemble(card: Card, network: nn.Module, text: nn.Module | None = None) -> Model:
+    """The model of a card around a network, and a text encoder of its own, that are there already."""
     return Model(
         network,
         check_schedule(card, "the card"),
@@ -314,16 +307,24 @@ def assemble(card: Card, network: nn.Module) -> Model:
         card.data_std,
         card.learned_variance,
         card.self_conditioned,
+        text,
+        0 if card.picture is None else card.picture.channels,
     )
 
 
 def build(card: Card, seed: int = 0) -> Model:
     """A new model with the initial weights of this seed: a function of (card, seed) alone."""
     with noise.seeded(seed, "weights"):
-        return assemble(card, build_network(card.config()))
+        return assemble(card, build_network(card.config()), own_text(card))
 
 
-def empty(card: Card) -> nn.Module:
-    """The card's network without memory (on the "meta" device): names and shapes only."""
+def own_text(card: Card) -> TextTransformer | None:
+    """A new text encoder for a card with one of its own; torch's initialisers draw inside."""
+    return TextTransformer(card.text.config()) if isinstance(card.text, OwnText) else None
+
+
+def empty(card: Card) -> Model:
+    """The card's model without memory (on the "meta" device): names and shapes only."""
     with torch.device("meta"):
-        return build_network(card.config())
+        network, text = build_network(card.config()), own_text(card)
+    return assemble(card, network, text)

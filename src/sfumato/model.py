@@ -42,6 +42,10 @@ class LogSigma:
         return (level.sigma / level.alpha).log() / 4
 
 
+TEXT = "text."
+"""Begins the names of the text encoder's weights among the model's."""
+
+
 class Model(nn.Module):
     """network + schedule + prediction: (x, level) -> Estimate, on any curve.
 
@@ -54,6 +58,10 @@ class Model(nn.Module):
     channels and its second half, mapped from [-1, 1] to [0, 1], is the estimate's spread (Nichol & Dhariwal
     2021, eq. 15). A `self_conditioned` model is also shown the x0 of its last estimate, as further input
     channels; zeros where there is none (Chen et al. 2023, "Analog bits", sec. 3.2).
+
+    A caption reaches the network as `context`, (B, N, D): from `tokens`, (B, N), by the model's own `text`
+    encoder, or ready made. An aligned `picture`, (B, channels, *space), of as many channels as `picture` says
+    is shown beside x, zeros where there is none. All other conditions go to the network as they are.
     """
 
     def __init__(
@@ -65,6 +73,8 @@ class Model(nn.Module):
         data: float | None = None,
         learned_variance: bool = False,
         self_conditioned: bool = False,
+        text: nn.Module | None = None,
+        picture: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -74,13 +84,15 @@ class Model(nn.Module):
         self.data = data
         self.learned_variance = learned_variance
         self.self_conditioned = self_conditioned
+        self.text = text
+        self.picture = picture
 
     def forward(self, x: Tensor, level: Level, seen: Estimate | None = None, **cond: Condition) -> Estimate:
         t = self.schedule.time(level)
         t, outside = t.clamp(0, 1), (t < -1e-9) | (t > 1 + 1e-9)
         own = self.schedule.level(t)
         z = spread_on(own.norm / level.norm, x) * x
-        y, spread = self._ask(z, own, t, seen, cond)
+        y, spread = self._ask(z, own, t, seen, self.read(cond))
         e = Estimate(x, level, Said(z, own, y, self.prediction), spread)
         if bool(outside.any()):
             return self._at_an_end(e, level, outside)
@@ -95,12 +107,35 @@ class Model(nn.Module):
         if self.self_conditioned:
             guess = torch.zeros_like(z) if seen is None else seen.x0.to(z) / (self.data or 1.0)
             fed = torch.cat([fed, guess], dim=1)
+        if self.picture or cond.get("picture") is not None:
+            fed = torch.cat([fed, self._beside(z, cond.get("picture"))], dim=1)
+        told = {name: value for name, value in cond.items() if name != "picture"}
         label = self.label(own, t).to(device=z.device, dtype=torch.float32)
-        y = self.network(fed.to(weight.dtype), label.expand(len(z)), **cond).to(z.dtype)
+        y = self.network(fed.to(weight.dtype), label.expand(len(z)), **told).to(z.dtype)
         if not self.learned_variance:
             return y, None
         y, v = y.chunk(2, dim=1)
         return y, (v + 1) / 2
+
+    def read(self, cond: Mapping[str, Condition]) -> dict[str, Condition]:
+        """The same conditions with the captions read: the text encoder's states of `tokens` as `context`.
+        Raises SettingsError for tokens where there is no text encoder."""
+        said = {name: value for name, value in cond.items() if name != "tokens"}
+        tokens = cond.get("tokens")
+        if tokens is None:
+            return said
+        if self.text is None:
+            raise SettingsError("this model has no text encoder of its own, so it cannot read tokens")
+        return said | {"context": self.text(tokens).states}
+
+    def _beside(self, z: Tensor, picture: Tensor | None) -> Tensor:
+        """The picture that is shown beside z. Raises SettingsError for one of another shape."""
+        wanted = (len(z), self.picture, *z.shape[2:])
+        if picture is None:
+            return z.new_zeros(wanted)
+        if tuple(picture.shape) != wanted:
+            raise SettingsError(f"the model is shown a picture of {wanted}, not {tuple(picture.shape)}")
+        return picture.to(z)
 
     def _at_an_end(self, e: Estimate, level: Level, outside: Tensor) -> Estimate:
         """Beyond the trained range only pure noise and clean data mean the same on every curve."""
@@ -132,16 +167,21 @@ class Model(nn.Module):
             )
 
     def given(self, **cond: Condition) -> Bound:
-        """The denoiser for these conditions: tensors with one row per picture, or None."""
-        return Bound(self, cond)
+        """The denoiser for these conditions: tensors with one row per picture, or None. A caption is read
+        here, once, and not at every step."""
+        with torch.no_grad():
+            return Bound(self, self.read(cond))
 
     def weights(self, named: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The network's tensors under its own names; those of `named` (say an average) in place of its own.
+        """The network's tensors under its own names, the text encoder's under "text." and theirs; those of
+        `named` (say an average) in place of the model's.
 
         Names may start with "network.", as the model's own do. Raises SettingsError for a name or shape of
         another network.
         """
         state: dict[str, Tensor] = dict(self.network.state_dict())
+        if self.text is not None:
+            state |= {f"{TEXT}{name}": tensor for name, tensor in self.text.state_dict().items()}
         for name, value in (named or {}).items():
             own = name.removeprefix("network.")
             if own not in state or state[own].shape != value.shape:

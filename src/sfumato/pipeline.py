@@ -44,7 +44,8 @@ def why_no_pipeline(card: Card) -> str | None:
     if card.picture is not None:
         return "diffusers has no pipeline that shows a model another picture beside the noise."
     if config.middle == "cross":
-        return "diffusers' pipelines for UNet2DConditionModel need a text encoder."
+        lacks = "a text encoder" if card.text is None else "an autoencoder, and this model works on pixels"
+        return f"diffusers' pipelines for UNet2DConditionModel need {lacks}."
     if card.classes is not None:
         return (
             "diffusers has no pipeline for classes: open it with UNet2DModel.from_pretrained(RUN, "

@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
 
 from sfumato import __version__, noise
 from sfumato.card import sentence
+from sfumato.conditions.attributes import Value
+from sfumato.conditions.schema import LONGEST
+from sfumato.data.bundled import bundled_name
 from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.recorded_schedules import Part
 from sfumato.runs import Recipe, Run
 
 MOST = 100_000
+T = TypeVar("T")
 
 Text = Annotated[str, Field(max_length=4096)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0, le=2**31)]
+Prompt = Annotated[str, Field(max_length=LONGEST)]
+Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
+Level = Annotated[float, Field(ge=0)]
+Values = Annotated[dict[Text, Text | float | tuple[Text, ...]], Field(max_length=1000)]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...], Field(min_length=1, max_length=MOST)
 ]
@@ -67,6 +76,25 @@ class Origin(Part):
     index: Number | None = None
     columns: Annotated[int, Field(ge=1, le=MOST)] | None = None
     tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    prompts: Annotated[tuple[Prompt | None, ...], Field(min_length=1, max_length=MOST)] | None = None
+    """One for each picture, or one for all; and so are the next two."""
+    negatives: Annotated[tuple[Prompt | None, ...], Field(min_length=1, max_length=MOST)] | None = None
+    values: Annotated[tuple[Values | None, ...], Field(min_length=1, max_length=MOST)] | None = None
+    scales: Annotated[dict[Text, Scale], Field(max_length=1000)] = Field(default_factory=dict)
+    interval: tuple[Level, Level | None] | None = None
+    """Where it guides; None for no upper end."""
+    rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, as arguments of `Run.recipe`."""
+        each = {"prompt": self.prompts, "negative": self.negatives, "set": self.values}
+        told = {what: _unfolded(said, len(self.seeds)) for what, said in each.items()}
+        plain = ("seeds", "classes", "sampler", "steps", "eta", "tolerance", "clip", "batch", "one_by_one")
+        same = {name: getattr(self, name) for name in (*plain, "rescale", "threshold")}
+        open_end = self.interval is not None and self.interval[1] is None
+        interval = (self.interval[0], math.inf) if self.interval is not None and open_end else self.interval
+        return same | told | {"guidance": self.scales or self.guidance, "interval": interval}
 
 
 def machine(device: torch.device) -> str:
@@ -109,7 +137,7 @@ def origin(
         machine=machine(run.device),
         threads=torch.get_num_threads(),
         noise_stream=noise.STREAM,
-        run=seen_from(path.parent, run.path),
+        run=bundled_name(run.path) or seen_from(path.parent, run.path),
         name=run.path.resolve().name,
         model=run.card.core(),
         weights=run.weights,
@@ -128,7 +156,33 @@ def origin(
         index=index,
         columns=columns,
         tolerance=recipe.tolerance,
+        prompts=_folded(recipe.prompts),
+        negatives=_folded(recipe.negatives),
+        values=_folded(recipe.values if recipe.values is None else tuple(map(_plain, recipe.values))),
+        scales=dict(recipe.scales),
+        interval=_ends(recipe.interval),
+        rescale=recipe.rescale,
+        threshold=recipe.threshold,
     )
+
+
+def _ends(interval: tuple[float, float] | None) -> tuple[float, float | None] | None:
+    if interval is None:
+        return None
+    return interval[0], None if math.isinf(interval[1]) else interval[1]
+
+
+def _plain(values: Mapping[str, Value] | None) -> dict[str, Value] | None:
+    return None if values is None else dict(values)
+
+
+def _folded(said: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    """One entry where all are the same."""
+    return said[:1] if said and all(one == said[0] for one in said) else said
+
+
+def _unfolded(said: tuple[T, ...] | None, n: int) -> tuple[T, ...] | None:
+    return said * n if said is not None and len(said) == 1 else said
 
 
 def _quoted(value: object) -> str:
@@ -137,15 +191,21 @@ def _quoted(value: object) -> str:
 
 
 def parameters(made: Origin, width: int, height: int) -> str:
-    """The A1111 text: a line for the prompt (here the classes), then "Steps: 20, Sampler: ..., Seed: ..."."""
+    """The A1111 text: a line for the prompt (and classes and attributes), one for a negative prompt, then
+    "Steps: 20, Sampler: ..., Seed: ..."."""
     at = made.index or 0
-    asked = [made.class_names.get(str(number)) for number in made.classes or ()]
-    shown = asked if made.columns is not None else asked[at : at + 1]
-    prompt = ", ".join(dict.fromkeys(name for name in shown if name is not None))
+    n = len(made.seeds)
+    classes = [made.class_names.get(str(number)) for number in made.classes or ()]
+    prompts, negatives, values = (_unfolded(t, n) for t in (made.prompts, made.negatives, made.values))
+    settings = [_set(one) for one in values or ()]
+    rows = slice(None) if made.columns is not None else slice(at, at + 1)
+    words = [_once((said or ())[rows]) for said in (classes, prompts, settings)]
+    prompt, other = ", ".join(part for part in words if part), _once((negatives or ())[rows])
+    against = f"\nNegative prompt: {other}" if other else ""
     facts = {
         "Steps": made.steps,
         "Sampler": made.sampler,
-        "CFG scale": f"{made.guidance:g}",
+        "CFG scale": ", ".join(f"{k} {v:g}" for k, v in made.scales.items()) or f"{made.guidance:g}",
         "Seed": made.seeds[at],
         "Size": f"{width}x{height}",
         "Model hash": made.weights_sha256[:10],
@@ -155,7 +215,18 @@ def parameters(made: Origin, width: int, height: int) -> str:
         "Version": f"sfumato {made.library}",
     }
     line = ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value is not None)
-    return f"{prompt}\n{line}"
+    return f"{prompt}{against}\n{line}"
+
+
+def _once(said: Sequence[str | None]) -> str:
+    """All that is said, each once."""
+    return ", ".join(dict.fromkeys(one for one in said if one))
+
+
+def _set(values: Mapping[str, Value] | None) -> str:
+    """Attributes in words: age=0.7."""
+    text = lambda value: "|".join(value) if isinstance(value, tuple) else str(value)
+    return ", ".join(f"{name}={text(value)}" for name, value in (values or {}).items())
 
 
 def read_origin(path: Path) -> Origin:
@@ -179,6 +250,8 @@ def check_places(made: Origin, where: Path | str) -> None:
     """Raises ImageFileError where seeds, classes and the place among them contradict each other."""
     n = len(made.seeds)
     wrong = made.classes is not None and len(made.classes) != n
+    each = (made.prompts, made.negatives, made.values)
+    wrong = wrong or any(said is not None and len(said) not in (1, n) for said in each)
     if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
         raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
 

@@ -5,15 +5,15 @@ be one.
     RUN/unet/ or RUN/transformer/
         config.json                                     the network, as diffusers says it where it can
         diffusion_pytorch_model.safetensors             the weights to sample with
-        diffusion_pytorch_model.non_ema.safetensors     those that training left, where they were kept beside
-        an average RUN/scheduler/scheduler_config.json                 the process, where diffusers can say it
-    RUN/model_index.json                                only where DDPMPipeline can open all of it
+        diffusion_pytorch_model.non_ema.safetensors     those that training left, kept beside an average
+    RUN/text_encoder/, RUN/tokenizer/                   what reads captions (see `text_folder.py`)
+    RUN/scheduler/, RUN/model_index.json                for diffusers (see `pipeline.py`)
 
 Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new
 model is there. What a reader needs to be sure of is in the weights' own metadata: a hash of what they mean
 (`Card.core`) and how long they were trained. The rest of the card does not change while a run trains (but for
-a learned schedule, whose weights fit any), and
-`save` refuses a folder that holds another model; so a reader always sees the old model or the new one, whole.
+a learned schedule, whose weights fit any), and `save` refuses a folder that holds another model; so a reader
+always sees the old model or the new one, whole.
 """
 
 from __future__ import annotations
@@ -24,89 +24,37 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sfumato.card import (
-    CARD,
-    Card,
-    ImageSettings,
-    TrainingSettings,
-    WeightsSettings,
-    assemble,
-    empty,
-    read_card,
-)
+from sfumato.card import CARD, Card, ImageSettings, TrainingSettings, WeightsSettings, empty, read_card
+from sfumato.conditions.schema import Reader
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors
 from sfumato.files.manifest import hash_file
-from sfumato.files.tensors import read_hashed
-from sfumato.interop.diffusers import VERSION, config_to_diffusers, why_not_diffusers
+from sfumato.files.tensors import read_hashed, read_metadata
 from sfumato.interop.folder import is_foreign, modern, read_foreign
-from sfumato.interop.scheduler import scheduler_to_diffusers
 from sfumato.model import Model, Steps
-from sfumato.networks import DiTConfig
-from sfumato.recorded import Steps as StepsSettings
-from sfumato.recorded import make_prediction
-from sfumato.recorded_schedules import make_schedule
-from sfumato.tables import Table
+from sfumato.pipeline import network_folder, why_no_pipeline, write_settings
+from sfumato.recorded_conditions import OwnText
+from sfumato.text_folder import (
+    check_reader,
+    keep_reader,
+    open_reader,
+    parted,
+    read_text,
+    settle,
+    write_raw,
+    write_text,
+)
 from sfumato.training.snapshots import rebuild
 
 log = logging.getLogger(__name__)
 
-INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 RAW = "diffusion_pytorch_model.non_ema.safetensors"
-SCHEDULER = "scheduler/scheduler_config.json"
-_CORE, _HISTORY = "sfumato.model", "sfumato.history"
-
-
-def network_folder(card: Card) -> str:
-    """Where diffusers looks for this kind of network."""
-    return "transformer" if isinstance(card.config(), DiTConfig) else "unet"
-
-
-def why_no_pipeline(card: Card) -> str | None:
-    """Why diffusers cannot open the whole folder as a pipeline; None where it can."""
-    config = card.config()
-    reason = why_not_diffusers(config)
-    if reason is not None:
-        return reason
-    if isinstance(config, DiTConfig):
-        return (
-            "diffusers' pipeline for DiTTransformer2DModel needs an autoencoder, and this model works "
-            "on pixels."
-        )
-    if card.self_conditioned:
-        return "diffusers' pipelines do not show a model its last estimate (self-conditioning)."
-    if config.middle == "cross":
-        return "diffusers' pipelines for UNet2DConditionModel need a text encoder."
-    if card.classes is not None:
-        return (
-            "diffusers has no pipeline for classes: open it with UNet2DModel.from_pretrained(RUN, "
-            "subfolder='unet')."
-        )
-    if _scheduler(card) is None:
-        return (
-            "diffusers' DDPMScheduler cannot express the schedule, the prediction or the range of the images."
-        )
-    return None
-
-
-def _scheduler(card: Card) -> dict[str, Any] | None:
-    """The scheduler's settings, if the network is asked as diffusers asks it: x as it is, by the step's
-    number."""
-    schedule = make_schedule(card.schedule)
-    image = card.image
-    told = isinstance(schedule, Table) and card.label == StepsSettings(steps=schedule.steps)
-    if not told or card.data_std is not None or image.low != -image.high:
-        return None
-    clip = image.high if card.clip else None
-    return scheduler_to_diffusers(
-        schedule, make_prediction(card.prediction), clip=clip, learned_variance=card.learned_variance
-    )
+_CORE, _HISTORY, _TEXT = "sfumato.model", "sfumato.history", "sfumato.text"
 
 
 def save(
@@ -116,42 +64,54 @@ def save(
     average: Mapping[str, Tensor] | None = None,
     *,
     keep_raw: bool = False,
+    text: Reader | None = None,
 ) -> Card:
     """Writes the model into a run folder, so that a crash at any instant leaves the old model or the new one.
 
     `average` (names of the model's or of its network's parameters) are the weights to sample with; without it
-    they are the model's own. `keep_raw` keeps the model's own beside an average. Gives the card as it was
-    written. Raises RunError if the folder holds another model or the disk refuses, SettingsError for weights
-    of another network.
+    they are the model's own. `keep_raw` keeps the model's own beside an average. `text` reads the captions of
+    a model that is told them, and is kept in the folder too. Gives the card as it was written. Raises
+    RunError if the folder holds another model or the disk refuses, SettingsError for weights of another
+    network.
     """
-    reason = why_no_pipeline(card)
-    card = card.but(diffusers=reason)
+    card = card.but(diffusers=why_no_pipeline(card))
     if (folder / CARD).exists():
         there = read_card(inside(folder, CARD))
         if there.core() != card.core():
             raise RunError(f"{folder}: holds another model: choose another folder, or remove this one first")
-    home = folder / network_folder(card)
-    home.mkdir(parents=True, exist_ok=True)
-    config = config_to_diffusers(card.config())
-    write_json(home / "config.json", card.network.settings if config is None else config)
-    scheduler = _scheduler(card)
-    if scheduler is not None:
-        (folder / SCHEDULER).parent.mkdir(exist_ok=True)
-        write_json(folder / SCHEDULER, scheduler)
-    if reason is None:
-        parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
-        write_json(folder / INDEX, {"_class_name": "DDPMPipeline", "_diffusers_version": VERSION, **parts})
-    write_json(folder / CARD, card.model_dump(mode="json"))
+    folder.mkdir(parents=True, exist_ok=True)
+    check_reader(card.text, text, folder)
+    if text is not None:
+        keep_reader(folder, text)
+    write_settings(folder, card)
+    write_json(folder / CARD, card.to_json())
     if average is not None and keep_raw:
-        raw = card.but(weights=WeightsSettings(kind="raw"))
-        write_tensors(home / RAW, model.weights(), _metadata(raw))
-    write_tensors(home / WEIGHTS, model.weights(average), _metadata(card))
+        _write(folder, card.but(weights=WeightsSettings(kind="raw")), model.weights(), RAW)
+    _write(folder, card, model.weights(average), WEIGHTS)
     return card
 
 
-def _metadata(card: Card) -> dict[str, str]:
+def _write(folder: Path, card: Card, state: Mapping[str, Tensor], name: str) -> None:
+    """Writes the weights, the network's last: they name the text encoder's that belong to them."""
+    network, text = parted(state)
+    path = folder / network_folder(card) / name
     history = {"training": card.training.model_dump(), "weights": card.weights.model_dump()}
-    return {_CORE: card.core(), _HISTORY: json.dumps(history, sort_keys=True)}
+    said = {_CORE: card.core(), _HISTORY: json.dumps(history, sort_keys=True)}
+    if isinstance(card.text, OwnText):
+        said[_TEXT] = (
+            write_raw(folder, text) if name == RAW else write_text(folder, card.text, text, _paired(path))
+        )
+    write_tensors(path, network, said)
+    if name == WEIGHTS:
+        settle(folder)
+
+
+def _paired(path: Path) -> str | None:
+    """The hash of the text encoder's weights that belong to those of the network in a file, if any."""
+    try:
+        return read_metadata(path).get(_TEXT) if path.exists() else None
+    except ModelFileError:  # a damaged file is about to be replaced
+        return None
 
 
 @dataclass(frozen=True)
@@ -162,6 +122,8 @@ class Stored:
     model: Model
     sha256: str
     """Of the file of weights; of the tensors where they were put together from several files."""
+    text: Reader | None = None
+    """What reads the captions, of a model that is told them."""
 
 
 def open_folder(folder: Path, weights: str = "ema") -> Stored:
@@ -195,9 +157,30 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
             return _together(folder, card, _rebuilt(folder, width))
         case _:
             raise SettingsError(f"weights {weights!r}: choose ema, raw, or ema:0.05 for a width of 0.05")
-    tensors, metadata, digest = _read_weights(home, path)
+    tensors, metadata, digest = _read_all(folder, card, home, path)
     card = _agreed(card, metadata, path)
-    return Stored(card, _filled(card, tensors, path), digest)
+    return Stored(card, _filled(card, tensors, path), digest, _reader(folder, card))
+
+
+def _reader(folder: Path, card: Card) -> Reader | None:
+    return None if card.text is None else open_reader(folder, card.text)
+
+
+def _read_all(
+    folder: Path, card: Card, home: Path, path: Path
+) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """The network's tensors and those of its own text encoder, which a run that trains may replace between
+    the two readings."""
+    for again in (True, True, False):
+        tensors, metadata, digest = _read_weights(home, path)
+        if not isinstance(card.text, OwnText):
+            break
+        try:
+            return tensors | read_text(folder, metadata.get(_TEXT, "")), metadata, digest
+        except RunError:
+            if not again:
+                raise
+    return tensors, metadata, digest
 
 
 def _read_weights(home: Path, path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
@@ -258,9 +241,9 @@ def _agreed(card: Card, metadata: Mapping[str, str], path: Path) -> Card:
 
 def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
     """The card's model with these weights. Nothing is allocated before names and shapes agree."""
-    network = empty(card)
+    hollow = empty(card)
     tensors = {modern(name): tensor for name, tensor in tensors.items()}
-    wanted = {name: t.shape for name, t in network.state_dict().items()}
+    wanted = {name: t.shape for name, t in hollow.weights().items()}
     odd = sorted(wanted.keys() ^ tensors.keys())
     if odd:
         verb = "lacks" if odd[0] in wanted else "has a foreign"
@@ -275,15 +258,18 @@ def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
             )
         if not bool(torch.isfinite(tensors[name]).all()):
             raise RunError(f"{path}: tensor {name!r} holds NaN: the training failed, use an earlier copy")
-    network = network.to_empty(device="cpu")
-    network.load_state_dict(dict(tensors))
-    return assemble(card, network.eval().requires_grad_(False))
+    model = hollow.to_empty(device="cpu")
+    network, text = parted(tensors)
+    model.network.load_state_dict(network)
+    if model.text is not None:
+        model.text.load_state_dict(text)
+    return model.eval().requires_grad_(False)
 
 
 def _together(folder: Path, card: Card, named: Mapping[str, Tensor]) -> Stored:
     """A model of weights that are in no file of their own."""
     tensors = {name.removeprefix("network."): tensor for name, tensor in named.items()}
-    return Stored(card, _filled(card, tensors, folder), tensors_hash(tensors))
+    return Stored(card, _filled(card, tensors, folder), tensors_hash(tensors), _reader(folder, card))
 
 
 def _from_checkpoint(folder: Path) -> Mapping[str, Tensor]:

@@ -109,6 +109,7 @@ def test_kinds_are_found_from_the_values() -> None:
     assert kind_of(["cat", "dog"] * 3) == "choice"
     assert kind_of(["a|b", "b", "a", "b|c", "c|a", "c"]) == "labels"
     assert kind_of(["a,b", "b", "a", "b,a"]) == "labels"
+    assert kind_of(["arts", "light, film", *["music", "sport"] * 20]) == "choice"  # one name with a comma
     assert kind_of([f"picture-{i}" for i in range(40)]) is None
     assert kind_of([f"a sentence of its own, number {i}" for i in range(40)]) is None
     assert kind_of(["same"] * 9) is None

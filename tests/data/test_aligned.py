@@ -81,6 +81,19 @@ def test_rows_have_their_own(tmp_path: Path) -> None:
     assert float((drawn != shown).float().mean()) < 0.05
 
 
+def test_sidecars_need_no_table(tmp_path: Path) -> None:
+    """1.outline.png is of 1.png."""
+    root = folder(tmp_path / "pairs", apart=False)
+    (root / "metadata.csv").unlink()
+    for path in root.glob("*-outline.png"):
+        path.rename(path.with_name(path.name.replace("-outline", ".outline")))
+    (root / "07.outline.png").unlink()
+    data = opened(root, tmp_path / "cache")
+    assert sorted(data.names) == [f"{i:02d}.png" for i in range(30)]
+    assert data.aligned is not None
+    assert [name for name, place in zip(data.names, data.aligned.place) if place < 0] == ["07.png"]
+
+
 def test_another_outline_is_another_data_set(tmp_path: Path) -> None:
     root = folder(tmp_path / "pairs")
     before = opened(root, tmp_path / "cache").fingerprint
@@ -96,5 +109,5 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     taken = data.take([data.names.index("pictures/03.png")])
     assert taken.picture is not None
     assert float(taken.picture.abs().sum()) == 0
-    with pytest.raises(DataError, match="no table has a column depth"):
+    with pytest.raises(DataError, match="no column depth names one"):
         prepare(root, aligned="depth", cache=tmp_path / "cache")

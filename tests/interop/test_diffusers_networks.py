@@ -50,6 +50,7 @@ CONFIGS: dict[str, Config] = {
         CROSS, heads=(2, 4), layers=(1, 2), transformer_layers=(2, 1), attention=("cross", "cross")
     ),
     "caption, classes": replace(CROSS, classes=5, conditioning="scale_shift"),
+    "caption, attributes": replace(CROSS, vector=6),
     "dit": DIT,
     "dit, learned variance": replace(DIT, out_channels=6, patch=4),
     "dit, no classes": replace(DIT, classes=None, in_channels=4, out_channels=4, heads=4),
@@ -86,6 +87,8 @@ def inputs(config: Config, size: tuple[int, int]) -> tuple[Tensor, Tensor, dict[
     if config.classes is not None:
         last = config.classes if isinstance(config, DiTConfig) or config.null_class else config.classes - 1
         given["classes"] = torch.tensor([0, 3, last])
+    if isinstance(config, UNetConfig) and config.vector is not None:
+        given["vector"] = noise.Noise((7, 8, 9)).normal((config.vector,))
     if isinstance(config, UNetConfig) and config.middle == "cross":
         assert config.context_dim is not None
         given["context"] = noise.Noise((4, 5, 6)).normal((7, config.context_dim))
@@ -93,7 +96,7 @@ def inputs(config: Config, size: tuple[int, int]) -> tuple[Tensor, Tensor, dict[
 
 
 def ask(theirs: nn.Module, config: Config, x: Tensor, t: Tensor, given: dict[str, Tensor]) -> Tensor:
-    classes = given.get("classes")
+    classes = given.get("classes", given.get("vector"))
     if isinstance(config, DiTConfig) and classes is None:
         classes = torch.zeros(len(x), dtype=torch.int64)
     if "context" in given:
@@ -166,6 +169,8 @@ def test_presets_open_in_diffusers(size: str) -> None:
         (replace(SMALL, skips=False), "skip"),
         (replace(SMALL, classes=3, class_input="concat"), "class"),
         (replace(CROSS, middle="self"), "middle"),
+        (replace(SMALL, vector=6), "attributes"),
+        (replace(CROSS, vector=6, classes=5), "both"),
         (replace(CROSS, resampling="resnet"), "convolution"),
         (replace(SMALL, layers=(1, 2)), "layers"),
         (replace(SMALL, heads=2, attention=("self", "self")), "width"),
@@ -211,6 +216,9 @@ TRANSFORMER = {**(config_to_diffusers(DIT) or {})}
         ({**UNET, "attn_norm_num_groups": 4}, "attn_norm_num_groups"),
         ({**UNET, "dropout": float("nan")}, "dropout"),
         ({**CONDITION, "addition_embed_type": "text_time"}, "addition_embed_type"),
+        ({**CONDITION, "class_embed_type": "simple_projection"}, "class_embed_type"),
+        ({**CONDITION, "class_embed_type": "projection", "num_class_embeds": 3}, "class_embed_type"),
+        ({**CONDITION, "class_embed_type": "projection"}, "projection_class_embeddings_input_dim"),
         ({**CONDITION, "only_cross_attention": True}, "only_cross_attention"),
         ({**CONDITION, "conv_in_kernel": 5}, "conv_in_kernel"),
         ({**CONDITION, "transformer_layers_per_block": 10**9}, "transformer_layers"),

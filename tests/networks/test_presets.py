@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sfumato.errors import SettingsError
-from sfumato.networks import SIZES, UNet, parameter_count, preset
+from sfumato.networks import SIZES, DiTConfig, UNet, build, parameter_count, preset
+from sfumato.noise import Noise
 
 MILLIONS = {"tiny": (0.5, 1.5), "small": (2, 4), "base": (8.5, 9.4), "large": (35, 50)}
 
@@ -95,3 +97,43 @@ print(kept, resident() - before)
     if found["keep"][0] == "True":  # by glibc; other C libraries are left alone
         assert int(found["keep"][1]) > 60_000_000
         assert int(found["leave"][1]) < 20_000_000
+
+
+def test_what_a_preset_is_told_enters_it() -> None:
+    """A class by maps or by embedding, attributes, a caption and a picture: the answer follows each."""
+    config = preset(
+        "tiny",
+        channels=1,
+        image_size=(8, 8),
+        classes=3,
+        vector=5,
+        context_dim=12,
+        picture=2,
+        conditioning="scale_shift",
+        class_input="concat",
+    )
+    network = UNet(replace(config, zero_init=False)).eval()
+    x = Noise((1, 2)).normal((3, 8, 8))
+    told = {
+        "classes": torch.tensor([0, 1]),
+        "vector": Noise((3, 4)).normal((5,)),
+        "context": Noise((5, 6)).normal((7, 12)),
+    }
+    with torch.no_grad():
+        first = network(x, torch.zeros(2), **told)
+        for name, value in told.items():
+            other = network(x, torch.zeros(2), **{**told, name: value.flip(0)})
+            assert float((other - first).abs().max()) > 1e-4, name
+        silent = network(x, torch.zeros(2), **{**told, "vector": torch.zeros(2, 5)})
+        assert torch.equal(
+            network(x, torch.zeros(2), classes=told["classes"], context=told["context"]), silent
+        )
+    plain = preset("tiny", channels=1, image_size=(8, 8))
+    with pytest.raises(SettingsError, match="without attributes"):
+        UNet(plain)(x[:, :1], torch.zeros(2), vector=told["vector"])
+    with pytest.raises(SettingsError, match=r"\(2, 5\)"):
+        network(x, torch.zeros(2), **{**told, "vector": torch.zeros(2, 4)})
+    with pytest.raises(SettingsError, match="without attributes"):
+        build(DiTConfig(image_size=8, heads=2, head_channels=16, layers=1))(
+            torch.zeros(1, 3, 8, 8), torch.zeros(1), vector=torch.zeros(1, 5)
+        )

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import make_batches, make_data, make_model
+from corpora.told import ABC
 from sfumato.files import Checkpoints, write_tensors
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
@@ -50,8 +52,8 @@ def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool) -> 
             model,
             make_batches(),
             settings,
-            null=3,
-            held=HeldOut(batch.images, batch.classes),
+            telling=ABC,
+            held=HeldOut(batch.images, ABC.told(batch, 0)),
             vault=Disk(Checkpoints(folder / "checkpoints"), settings, "toy", crew.leads),
             habits=Habits(workers=0, save_every=5),
             crew=crew,

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import make_batches, make_data, make_model
+from corpora.told import ABC
 from sfumato.files import Checkpoints, lock
 from sfumato.training.interrupt import listening
 from sfumato.training.settings import Habits, TrainSettings
@@ -33,8 +35,8 @@ def child(folder: Path, save_every: int, workers: int, steps: int) -> int:
             make_model(),
             make_batches(),
             settings,
-            null=3,
-            held=HeldOut(batch.images, batch.classes),
+            telling=ABC,
+            held=HeldOut(batch.images, ABC.told(batch, 0)),
             vault=Disk(Checkpoints(folder / "checkpoints"), settings, "toy"),
             habits=Habits(workers=workers, save_every=save_every),
             stop=asked,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from corpora.told import ABC
 from sfumato.data.batches import Batches
 from sfumato.errors import SettingsError
 from sfumato.level import Level
@@ -98,24 +99,24 @@ def test_a_cut_run_goes_on_bit_for_bit_and_parts_agree(
 ) -> None:
     """260 steps: the bins are full after about 130, so that the history decides afterwards."""
     settings = replace(SETTINGS, levels=levels)
-    whole = Training(model(), batches, settings, null=3)
+    whole = Training(model(), batches, settings, telling=ABC)
     losses = [s.loss for s in whole.steps()]
     assert isinstance(whole.lesson.where, Adaptive)
     assert float(whole.lesson.where._edges.diff().max()) > 1.5 / BINS
 
     vault, first = Kept(), []
-    cut = Training(model(), batches, settings, null=3, vault=vault)
+    cut = Training(model(), batches, settings, telling=ABC, vault=vault)
     for step in cut.steps():
         first.append(step.loss)
         if step.step == 200:  # the memory keeps every hundredth
             break
-    again = Training(model(), batches, settings, null=3, vault=vault)
+    again = Training(model(), batches, settings, telling=ABC, vault=vault)
     assert again.resumed
     rest = [s.loss for s in again.steps()]
     assert first + rest == losses
     assert torch.equal(again.state.weights.vector, whole.state.weights.vector)
 
-    parts = Training(model(), batches, replace(settings, accumulate=3), null=3)
+    parts = Training(model(), batches, replace(settings, accumulate=3), telling=ABC)
     for step, loss in zip(parts.steps(), losses[:160], strict=False):
         assert step.loss == pytest.approx(loss, rel=1e-4)
 

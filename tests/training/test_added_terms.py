@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from corpora.told import ABC
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
@@ -158,7 +159,9 @@ def run(model: Model, batches: Batches, settings: TrainSettings, folder: Path, s
     objective = Denoising() + 0.5 * adversarial(ramp=8)
     vault = Disk(Checkpoints(folder, 2), settings, "toy")
     habits = Habits(workers=0, save_every=5)
-    training = Training(model, batches, settings, null=3, vault=vault, habits=habits, objective=objective)
+    training = Training(
+        model, batches, settings, telling=ABC, vault=vault, habits=habits, objective=objective
+    )
     for step in training.steps():
         if step.step == stop:
             break

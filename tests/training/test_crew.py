@@ -15,6 +15,7 @@ import pytest
 import torch
 from crew_member import judge
 
+from corpora.told import ABC
 from sfumato.data.batches import Batches
 from sfumato.errors import SettingsError
 from sfumato.files import Checkpoints, read_tensors
@@ -51,7 +52,7 @@ def run_two(
 @pytest.mark.slow
 def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batches, tmp_path: Path) -> None:
     """An odd batch, cut 4 + 5, and its parts again: losses to 1e-6, weights to the order of summation."""
-    alone = Training(model(), batches, SETTINGS, null=3)
+    alone = Training(model(), batches, SETTINGS, telling=ABC)
     steps = list(alone.steps())
     for accumulate in (1, 2):
         folder = tmp_path / str(accumulate)
@@ -76,7 +77,7 @@ def test_what_learns_beside_is_the_same_on_two_processes(
 ) -> None:
     """150 steps: the history of losses decides the levels from about the 120th on."""
     settings = replace(SETTINGS, steps=150, levels="importance")
-    alone = Training(model(), batches, settings, null=3, objective=Denoising() + 0.3 * judge())
+    alone = Training(model(), batches, settings, telling=ABC, objective=Denoising() + 0.3 * judge())
     losses = [s.loss for s in alone.steps()]
     for code, errors in run_two(tmp_path, steps=150, beside=True):
         assert code == 0, errors

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from corpora.told import ABC
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import Batch, DataSet
 from sfumato.data.toy import Mixture
@@ -31,13 +32,13 @@ SETTINGS = TrainSettings(steps=12, batch=8, lr=2e-3, warmup=2, validate=4)
 
 def held(data: DataSet) -> HeldOut:
     batch = data.held_out()
-    return HeldOut(batch.images, batch.classes)
+    return HeldOut(batch.images, ABC.told(batch, 0))
 
 
 def run(
     model: Model, batches: Batches, settings: TrainSettings, **more: object
 ) -> tuple[Training, list[TrainStep]]:
-    training = Training(model, batches, settings, null=3, **more)  # pyright: ignore[reportArgumentType]
+    training = Training(model, batches, settings, telling=ABC, **more)  # pyright: ignore[reportArgumentType]
     return training, list(training.steps())
 
 
@@ -67,7 +68,7 @@ def test_the_average_differs_from_the_weights_and_fit_leaves_it(
     apart = float((state.average - state.weights.vector).abs().max())
     assert 1e-5 < apart < 1
     again = model()
-    list(fit(again, batches, SETTINGS, null=3))
+    list(fit(again, batches, SETTINGS, telling=ABC))
     named = dict(again.named_parameters())
     for name, value in state.weights.named(state.average).items():
         assert torch.equal(named[name], value)
@@ -160,7 +161,9 @@ def test_a_full_disk_does_not_end_a_run(model: Callable[..., Model], batches: Ba
 
     vault = Full()
     steps = list(
-        fit(model(), batches, replace(SETTINGS, validate=2), null=3, vault=vault, held=held(batches.data))
+        fit(
+            model(), batches, replace(SETTINGS, validate=2), telling=ABC, vault=vault, held=held(batches.data)
+        )
     )
     told = [n for s in steps for n in s.notices if n.startswith("not saved: needs 2 MB")]
     assert len(told) == 3
@@ -168,7 +171,7 @@ def test_a_full_disk_does_not_end_a_run(model: Callable[..., Model], batches: Ba
     with pytest.raises(
         RunError, match="needs 2 MB"
     ):  # but a run that could not save its end does not look done
-        list(fit(model(), batches, replace(SETTINGS, steps=1, validate=0), null=3, vault=Full()))
+        list(fit(model(), batches, replace(SETTINGS, steps=1, validate=0), telling=ABC, vault=Full()))
 
 
 def test_early_stopping_on_pictures_learned_by_heart() -> None:
@@ -196,7 +199,7 @@ def test_early_stopping_on_pictures_learned_by_heart() -> None:
     settings = TrainSettings(
         steps=3000, batch=24, lr=3e-3, warmup=0, ema=0.9, validate=20, patience=6, clip=0
     )
-    steps = list(fit(model, Few(), settings, held=HeldOut(noise[3:], None)))
+    steps = list(fit(model, Few(), settings, held=HeldOut(noise[3:])))
     assert steps[-1].step < 2000
     assert steps[-1].last
     told = [n for s in steps for n in s.notices]
@@ -291,11 +294,11 @@ def test_a_look_asks_every_picture_and_every_level(
     model: Callable[..., Model], batches: Batches, count: int
 ) -> None:
     m = model()
-    training = Training(m, batches, SETTINGS, null=3)
+    training = Training(m, batches, SETTINGS, telling=ABC)
     images = torch.zeros(count, 1, 8, 8)
-    first = HeldOut(images, None).look(training.lesson, 16)
+    first = HeldOut(images).look(training.lesson, 16)
     assert all(loss > 0 for loss in first.per_level)
-    assert first == HeldOut(images, None).look(training.lesson, 16)
+    assert first == HeldOut(images).look(training.lesson, 16)
     assert m.training
 
 

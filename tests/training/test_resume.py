@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from corpora.told import ABC
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import Batch, DataSet
 from sfumato.errors import RunError
@@ -90,8 +91,8 @@ class Runner:
                 self.model(),
                 stream,
                 settings,
-                null=3,
-                held=HeldOut(batch.images, batch.classes),
+                telling=ABC,
+                held=HeldOut(batch.images, ABC.told(batch, 0)),
                 vault=Disk(Checkpoints(self.folder / "checkpoints"), settings, self.data.fingerprint),
                 habits=Habits(
                     workers=workers[sitting % len(workers)], save_every=save_every[sitting % len(save_every)]

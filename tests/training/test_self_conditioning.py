@@ -45,14 +45,14 @@ class Listening(nn.Module):
 
 def lesson(network: nn.Module, seed: int = 0) -> Lesson:
     model = Model(network, Table.cosine(), V(), self_conditioned=True)
-    return Lesson(model, Denoising(), Stratified(), seed, 0.0, None, "fp32", torch.device("cpu"))
+    return Lesson(model, Denoising(), Stratified(), seed, 0.0, "fp32", torch.device("cpu"))
 
 
 def test_half_of_the_samples_see_the_first_answer_without_gradient() -> None:
     network = Listening()
     asked = lesson(network)
     images = Noise.of("images", places=range(400)).normal((1, 2, 2))
-    losses = asked.losses(images, None, range(400))
+    losses = asked.losses(images, {}, range(400))
     first, second = network.fed
     assert torch.equal(first[:, :1], second[:, :1])
     assert float(first[:, 1:].abs().max()) == 0
@@ -77,7 +77,7 @@ def test_half_precision_has_the_same_gradients_with_a_first_look() -> None:
             network = Narrow()
         told = Model(network, LogLinear(-4.0, 4.0), Clean(), LogSigma(), self_conditioned=True)
         asked = replace(lesson(network), model=told, precision=precision)
-        asked.losses(signs(range(64)), None, range(64)).mean().backward()
+        asked.losses(signs(range(64)), {}, range(64)).mean().backward()
         found = [p.grad for p in network.parameters()]
         gradients.append(torch.cat([g.reshape(-1) for g in found if g is not None]))
         assert len(found) == sum(g is not None for g in found)
@@ -92,8 +92,8 @@ def _eps(images: Tensor) -> Tensor:
 def test_who_is_shown_is_a_function_of_the_position() -> None:
     network = Listening()
     asked, images = lesson(network), Noise.of("images", places=range(20)).normal((1, 2, 2))
-    whole = asked.losses(images, None, range(20))
-    parts = [asked.losses(images[i : i + 5], None, range(i, i + 5)) for i in range(0, 20, 5)]
+    whole = asked.losses(images, {}, range(20))
+    parts = [asked.losses(images[i : i + 5], {}, range(i, i + 5)) for i in range(0, 20, 5)]
     torch.testing.assert_close(torch.cat(parts), whole)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from sfumato.card import CARD
 from sfumato.cli.drawing import check_target, make_room, pixels, write_picture
+from sfumato.data.bundled import model_path
 from sfumato.data.decode import decode
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid
@@ -76,7 +77,7 @@ def find_run(image: Path, made: Origin, asked: Path | None) -> Path:
     """The run that made a picture: as asked, as recorded, or around the picture. Raises RunError."""
     if asked is not None:
         return asked
-    for place in (image.parent / made.run, image.parent.parent, image.parent):
+    for place in (image.parent / made.run, image.parent.parent, image.parent, model_path(made.run)):
         if (place / CARD).is_file():
             return place
     raise RunError(f"{image}: its run is no longer at {made.run}: say where it is with --run RUN")
@@ -105,18 +106,7 @@ def again(image: Path, asked: Path | None = None, device: str = "auto") -> Again
 def recipe_of(made: Origin, run: Run, image: Path) -> Recipe:
     """The recorded recipe, judged by the run like any other wish: the file is anybody's."""
     try:
-        return run.recipe(
-            seeds=made.seeds,
-            classes=made.classes,
-            sampler=made.sampler,
-            steps=made.steps,
-            eta=made.eta,
-            tolerance=made.tolerance,
-            guidance=made.guidance,
-            clip=made.clip,
-            batch=made.batch,
-            one_by_one=made.one_by_one,
-        )
+        return run.recipe(**made.asked())
     except SettingsError as error:
         raise RunError(f"{image}: the run {run.path} cannot make it, so it is another's ({error})") from None
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.data.bundled import bundled_name
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
 from sfumato.level import spread_on
@@ -50,6 +51,24 @@ def arrange(
     return [i % len(names) if names else None for i in range(n)], side
 
 
+def arrange_all(
+    names: Sequence[str], number: int | None, asked: Sequence[str], prompts: Sequence[str]
+) -> tuple[list[int | str | None], list[str] | None, int]:
+    """As `arrange`, with the prompt of each picture: of several prompts, a row of `number` for each, and for
+    each class that is asked for beside it. Without prompts they are None."""
+    if not prompts:
+        classes, columns = arrange(names, number, asked)
+        return classes, None, columns
+    groups = [group for said in asked for group in _group(names, said)] or [None]
+    several = len(groups) * len(prompts) > 1
+    n = number if number is not None else 8 if several else 16
+    if not 1 <= n <= MOST // (len(groups) * len(prompts)):
+        raise SettingsError(f"-n {n}: give a number from 1 to {MOST // (len(groups) * len(prompts)):,}")
+    rows = [(group, prompt) for prompt in prompts for group in groups for _ in range(n)]
+    columns = n if several else math.ceil(math.sqrt(n))
+    return [group for group, _ in rows], [prompt for _, prompt in rows], columns
+
+
 def _group(names: Sequence[str], said: str) -> list[int | str | None]:
     if said in names:
         return [said]
@@ -72,16 +91,21 @@ def check_target(out: Path) -> None:
 
 
 def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
-    """Where pictures go if nobody says: RUN/samples/, by a name that tells them apart."""
+    """Where pictures go if nobody says: RUN/samples/, or samples/ here for a model of the package, by a name
+    that tells them apart."""
     sampler = recipe.sampler if isinstance(recipe.sampler, str) else "sampler"
     pace = f"tolerance{recipe.tolerance:g}" if recipe.steps is None else str(recipe.steps)
     words = [sampler, pace, f"seed{recipe.seeds[0]}", f"n{len(recipe.seeds)}"]
     words += [f"class-{'-'.join(asked)}"] if asked else []
+    words += [f"prompt-{one[:40]}" for one in dict.fromkeys(recipe.prompts or ()) if one]
+    words += list(dict.fromkeys(f"{k}{v}" for one in recipe.values or () for k, v in (one or {}).items()))
     words += [f"guidance{recipe.guidance:g}"] if recipe.guidance != 1 else []
+    words += [f"{name}{scale:g}" for name, scale in recipe.scales.items()]
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
     words += [run.weights] if run.weights != "ema" else []
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120]
-    return run.path / "samples" / (name if len(recipe.seeds) > GRID else f"{name}.png")
+    home = run.path if bundled_name(run.path) is None else Path()
+    return home / "samples" / (name if len(recipe.seeds) > GRID else f"{name}.png")
 
 
 @dataclass(frozen=True)
@@ -206,7 +230,8 @@ def write_picture(
 def _each(run: Run, part: Recipe, pictures: Tensor, folder: Path, first: int) -> Iterator[Path]:
     for i, shown in enumerate(pixels(run, pictures)):
         number = None if part.classes is None else part.classes[i]
-        label = "" if number is None else f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', run.classes[number])[:40]}"
+        said = [None if number is None else run.classes[number], part.prompts[i] if part.prompts else None]
+        label = "".join(f"-{re.sub(r'[^A-Za-z0-9._-]+', '_', one)[:40]}" for one in said if one)
         path = folder / f"{first + i:05d}-seed{part.seeds[i]}{label}.png"
         yield write_picture(run, path, shown, part, index=i)
 

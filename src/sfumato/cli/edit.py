@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sfumato.cli.edits import attributes, cascade, inverse, mending, noises, painting, styles
+from sfumato.cli.edits import attributes, cascade, follow, inverse, mending, noises, painting, styles
 from sfumato.cli.edits.options import Task
 
 TASKS: tuple[Task, ...] = (
@@ -14,6 +14,7 @@ TASKS: tuple[Task, ...] = (
     painting.remove,
     mending.outpaint,
     mending.restore,
+    follow.follow,
     *inverse.TASKS,
     *noises.TASKS,
     *attributes.TASKS,

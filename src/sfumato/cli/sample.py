@@ -20,12 +20,27 @@ def sample(
         "--class",
         help="A class by name or number; several by commas; all: one row a class; none: no class.",
     ),
+    set_: list[str] | None = typer.Option(  # noqa: B008
+        None, "--set", help="An attribute, as in age=0.7; several labels as in tags=a|b; more than once."
+    ),
+    prompt: list[str] | None = typer.Option(  # noqa: B008
+        None, "--prompt", help="What to draw, for models with text; of several, a row each."
+    ),
+    negative: str | None = typer.Option(None, help="What not to draw; works through --guidance."),
+    conditions: bool = typer.Option(
+        False, "--conditions", help="Say what the model can be told, and draw nothing."
+    ),
     steps: int | None = typer.Option(None, help="Steps. [the run's own; another sampler's usual]"),
     sampler: str | None = typer.Option(
         None, help="ddim, ddpm, dpmpp-2m, heun, ...: see sfumato samplers. [the run's own]"
     ),
     seed: int = typer.Option(0, help="Picture i has the seed SEED + i."),
-    guidance: float | None = typer.Option(None, help="Classifier-free guidance; 1 is none. [the run's own]"),
+    guidance: str | None = typer.Option(
+        None, help="Classifier-free guidance; 1 is none; text=5,class=2 for each. [the run's own]"
+    ),
+    interval: str | None = typer.Option(None, help="Guide only where LOW < sigma/alpha <= HIGH: 0.2,5."),
+    rescale: float = typer.Option(0.0, help="Share by which guidance keeps the contrast, as 0.7."),
+    threshold: float | None = typer.Option(None, help="Dynamic thresholding at this quantile, as 0.995."),
     eta: float | None = typer.Option(None, help="Share of new noise at each step, 0 to 1 (DDIM's eta)."),
     tolerance: float | None = typer.Option(
         None, help="Of adaptive samplers, instead of --steps: the error of a step. [0.05]"
@@ -57,7 +72,8 @@ def sample(
 ) -> None:
     """Make pictures with a trained model."""
     from sfumato.cli.dataset import balanced, check_place, write_dataset
-    from sfumato.cli.drawing import Film, arrange, check_target, draw, place
+    from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
+    from sfumato.cli.wishes import interval_of, possible, scale_of, settings_of
     from sfumato.inside.sheet import check_sheet, write_sheet
     from sfumato.runs import load
 
@@ -68,13 +84,19 @@ def sample(
     if as_dataset is not None:
         check_place(as_dataset, (out, film, sheet))
     opened = load(run, device, weights)
+    if conditions:
+        for line in possible(opened):
+            typer.echo(line)
+        return
     asked = class_ or []
-    classes, columns = arrange(opened.classes, number, asked)
+    classes, prompts, columns = arrange_all(opened.classes, number, asked, prompt or [])
     if per_class is not None:
-        classes = balanced(opened.classes, per_class, (number, asked))
+        classes = balanced(opened.classes, per_class, (number, asked, prompt))
     recipe = opened.recipe(
-        len(classes), classes=classes, steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed,
-        guidance=guidance, clip=clip, batch=batch, one_by_one=one_by_one,
+        len(classes), classes=classes, prompt=prompts, negative=negative, set=settings_of(set_ or []),
+        steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed, guidance=scale_of(guidance),
+        interval=interval_of(interval), rescale=rescale, threshold=threshold, clip=clip, batch=batch,
+        one_by_one=one_by_one,
     )  # fmt: skip
     if as_dataset is not None:
         typer.echo(str(write_dataset(opened, recipe, as_dataset)))

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 _LENGTH, _MODEL, _LOSS, _STEP = "Length", "Model", "Loss", "Optimisation"
-_DATA, _WATCH, _WHERE = "Data", "Watching", "Where and how"
+_DATA, _WATCH, _WHERE, _TOLD = "Data", "Watching", "Where and how", "What it is told"
 
 
 def train(
@@ -59,7 +59,44 @@ def train(
         help="stratified, uniform, logit-normal, log-normal-sigma, importance or fitted.",
         rich_help_panel=_LOSS,
     ),
-    drop: float = typer.Option(0.1, help="How often a class is hidden, for guidance.", rich_help_panel=_LOSS),
+    text: str = typer.Option(
+        "auto",
+        help="auto, none, own (an encoder trained with the model), or the folder of a pretrained one.",
+        rich_help_panel=_TOLD,
+    ),
+    pooled: bool = typer.Option(
+        False, "--pooled", help="One state a caption from a pretrained encoder.", rich_help_panel=_TOLD
+    ),
+    attribute: list[str] | None = typer.Option(  # noqa: B008
+        None,
+        "--attribute",
+        help="A column to tell, NAME or NAME:number, :choice, :labels; more than once.",
+        rich_help_panel=_TOLD,
+    ),
+    classes: bool = typer.Option(
+        True, "--classes/--no-classes", help="Tell the classes, where there are any.", rich_help_panel=_TOLD
+    ),
+    conditioning: str = typer.Option(
+        "add",
+        help="How it enters each block: add, or scale_shift (adaptive group norm).",
+        rich_help_panel=_TOLD,
+    ),
+    class_input: str = typer.Option(
+        "embedding", help="A class enters by embedding, or concat: as maps.", rich_help_panel=_TOLD
+    ),
+    picture: str = typer.Option(
+        "",
+        help="Show it a picture of yours beside the noise: the column that names one for each.",
+        rich_help_panel=_TOLD,
+    ),
+    task: str = typer.Option(
+        "",
+        help="Show it what to finish: upscale:4, inpaint, colourise, edges, deblur; several by commas.",
+        rich_help_panel=_TOLD,
+    ),
+    drop: float = typer.Option(
+        0.1, help="How often what it is told is hidden, for guidance.", rich_help_panel=_TOLD
+    ),
     batch: int | None = typer.Option(None, help="Pictures in one step.", rich_help_panel=_STEP),
     accumulate: int = typer.Option(1, help="Parts that a batch is computed in.", rich_help_panel=_STEP),
     lr: float | None = typer.Option(None, help="The highest learning rate.", rich_help_panel=_STEP),
@@ -167,14 +204,16 @@ def train(
         show = Shown(out, crew.leads)
         pictures = prepare(
             data, size=_size(size), multiple=4, channels=channels, resize=_resize(resize), hold_out=hold_out,
-            room=crop, cache=cache, progress=show.reading(asked),
+            room=crop, cache=cache, progress=show.reading(asked), aligned=picture,
         )  # fmt: skip
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
             schedule=schedule, prediction=prediction, learned_variance=learned_variance,
             self_conditioning=self_conditioning, adversarial=adversarial, flip=flip, brightness=brightness,
-            contrast=contrast, saturation=saturation, balance=balance,
+            contrast=contrast, saturation=saturation, balance=balance, text=_text(text, out), pooled=pooled,
+            attributes=attribute or [], classes=classes, picture=picture, task=task,
+            conditioning=conditioning, class_input=class_input,
         )  # fmt: skip
         show.begin(pictures, settings)
         ran = train_run(
@@ -187,6 +226,18 @@ def train(
         show.end(asked.exit_code)
         if asked.exit_code:
             raise typer.Exit(asked.exit_code)
+
+
+def _text(said: str, out: Path) -> str:
+    """--text auto of a run that is there is what that was begun with: none, before there was a choice."""
+    from sfumato.files import read_json
+    from sfumato.training.run import SETTINGS
+
+    if said != "auto" or not (out / SETTINGS).exists():
+        return said
+    before = read_json(out / SETTINGS)
+    held = before.get("text", "none") if isinstance(before, dict) else "none"
+    return held if isinstance(held, str) else "none"
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:

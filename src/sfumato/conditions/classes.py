@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sfumato.conditions.nearest import match, unknown
 from sfumato.errors import SettingsError
 
 Asked = int | str
@@ -25,20 +25,12 @@ class Classes:
     def find(self, asked: Asked) -> int:
         """The number of a class. A name goes before a number. Raises SettingsError with the nearest names."""
         if isinstance(asked, str):
+            at = match(asked, self.names)
+            if at is not None:
+                return at
             text = asked.strip()
-            if text in self.names:
-                return self.names.index(text)
-            lower = [name.lower() for name in self.names]
-            if lower.count(text.lower()) == 1:
-                return lower.index(text.lower())
             if not (text.isascii() and text.isdigit() and len(text) < 9):
-                near = difflib.get_close_matches(text.lower(), lower, n=3)
-                shown = [self.names[lower.index(name)] for name in near] or list(self.names[:8])
-                more = ", ..." if not near and len(self.names) > 8 else ""
-                raise SettingsError(
-                    f"no class is called {text[:60]!r}: {'did you mean' if near else 'there are'} "
-                    f"{', '.join(shown)}{more}" + ("?" if near else "")
-                )
+                raise unknown("no class is called", text, self.names)
             asked = int(text)
         if isinstance(asked, bool) or not 0 <= asked < len(self.names):
             raise SettingsError(

@@ -69,8 +69,9 @@ def kind_of(values: Sequence[str]) -> str | None:
     """The kind of a column, from what is known of it; None for one that tells pictures apart by name alone
     (file names, titles), or says the same of all.
 
-    All numbers and more than 12 different ones: a number. Parts between | or commas that come again and
-    again: labels. Few different values, each of two pictures or more on average: a choice.
+    All numbers and more than 12 different ones: a number. Parts that come again and again, between | or in
+    lists, or between commas in a tenth of the values: labels. Few different values, each of two pictures or
+    more on average: a choice.
     """
     different = set(values)
     if len(different) < 2:
@@ -78,7 +79,8 @@ def kind_of(values: Sequence[str]) -> str | None:
     if all(number(value) is not None for value in different) and len(different) > FEW:
         return "number"
     parts = Counter(part for value in values for part in split(value))
-    several = any(len(split(value)) > 1 or value.strip().startswith("[") for value in different)
+    marked = any("|" in value or value.strip().startswith("[") for value in different)
+    several = marked or 10 * sum(len(split(value)) > 1 for value in values) >= len(values)
     if several and 2 * len(parts) <= parts.total() and len(parts) <= MOST_OPTIONS:
         return "labels"
     return "choice" if 2 * len(different) <= len(values) and len(different) <= MOST_OPTIONS else None

@@ -4,8 +4,9 @@ column of the tables.
     file_name,outline
     cats/1.png,outlines/1.png
 
-They are conditions, never pictures to train on, and so are others in folders of theirs alone. Paths are as
-seen from the picture's own folder, or else from the root.
+Paths are as seen from the picture's own folder, or else from the root. Without a column they lie beside the
+picture: 1.outline.png for 1.png. They are conditions, never pictures to train on, and so are others in
+folders of theirs alone.
 """
 
 from __future__ import annotations
@@ -76,19 +77,23 @@ class Pairs:
 def paired(source: Source, column: str) -> Pairs:
     """Takes a source apart by a column of its tables. Raises DataError if no picture has one."""
     at = {item.name: i for i, item in enumerate(source.items)}
+    sidecars = {
+        _stem(name).removesuffix(f".{column}"): name for name in at if _stem(name).endswith(f".{column}")
+    }
     names: dict[str, str] = {}
     flaws: list[Flaw] = []
     for item in source.items:
         said = dict(item.columns).get(column, "").strip()
-        found = _found(item, said, at)
+        found = _found(item, said, at) if said else sidecars.get(_stem(item.name), "")
         if said and not found:
             flaws.append(Flaw(item.name, f"its {column}, {said[:200]!r}, is no picture of this folder"))
         names[item.name] = found
     own = sorted({name for name in names.values() if name}, key=lambda name: at[name])
     if not own:
-        why = f": {flaws[0]}" if flaws else f": no table has a column {column} that names one"
+        named = f"no column {column} names one, and there is no NAME.{column}.png"
+        why = f": {flaws[0]}" if flaws else f": {named}"
         raise DataError(f"no picture of {source.name} has a picture beside it{why}")
-    described = {posixpath.dirname(item.name) for item in source.items if item.columns}
+    described = {posixpath.dirname(item.name) for item in source.items if item.columns or names[item.name]}
     apart = {posixpath.dirname(name) for name in own} - described
     beside = {*own, *(item.name for item in source.items if posixpath.dirname(item.name) in apart)}
     kept = [i for i, item in enumerate(source.items) if item.name not in beside]
@@ -113,9 +118,13 @@ def placed(names: Sequence[str], own: dict[str, str], there: Sequence[str]) -> n
     return np.array([at.get(own.get(name, ""), -1) for name in names], dtype=np.int64)
 
 
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 def _found(item: Item, said: str, at: dict[str, int]) -> str:
-    beside = posixpath.normpath(posixpath.join(posixpath.dirname(item.name), said)) if said else ""
-    return next((name for name in (beside, posixpath.normpath(said) if said else "") if name in at), "")
+    beside = posixpath.normpath(posixpath.join(posixpath.dirname(item.name), said))
+    return next((name for name in (beside, posixpath.normpath(said)) if name in at), "")
 
 
 def _left(names: tuple[str, ...], labels: list[str | None]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from torch import Tensor
 
 from sfumato.data import augment as augmentation
 from sfumato.data.augment import Augment
@@ -106,6 +107,9 @@ class Batches:
         images = to_unit(augmentation.place(stored, data.size, augment.flip, drawn))
         if augment.colours:
             images = augmentation.colour(images, augment, drawn)
+        picture: Tensor | None = None
+        if data.aligned is not None:
+            picture = data.aligned.shown(rows, data.size, augment.flip, drawn)
         pick: list[float] = []
         if data.captions is not None:
             pick = Noise.of(self.seed, "caption", places=positions).uniform((1,), "caption")[:, 0].tolist()
@@ -115,4 +119,6 @@ class Batches:
             captions=data.captions_of(rows, pick),
             names=names,
             positions=positions,
+            columns=data.columns_of(rows),
+            picture=picture,
         )

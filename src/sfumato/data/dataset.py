@@ -4,13 +4,14 @@ picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.data.aligned import Aligned
 from sfumato.data.source import Flaw
 from sfumato.errors import DataError
 
@@ -19,7 +20,8 @@ from sfumato.errors import DataError
 class Batch:
     """images: float32 (B, C, H, W) in [-1, 1]; classes: int64 (B,); names: for messages about these pictures.
 
-    positions: places in the sample stream, () for pictures that were taken by row.
+    positions: places in the sample stream, () for pictures that were taken by row. columns: what tables say
+    of each. picture: float32 (B, C', H, W), the aligned pictures of the user's own (`aligned.Aligned`).
     """
 
     images: Tensor
@@ -27,6 +29,8 @@ class Batch:
     captions: tuple[str, ...] | None
     names: tuple[str, ...]
     positions: tuple[int, ...] = ()
+    columns: tuple[Mapping[str, str], ...] | None = None
+    picture: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,6 +63,8 @@ class DataSet:
     notes: tuple[str, ...]
     fingerprint: str
     reused: bool = False
+    aligned: Aligned | None = None
+    """The pictures that go with them, if a column names any."""
 
     def __len__(self) -> int:
         """How many pictures there are to train on."""
@@ -92,6 +98,8 @@ class DataSet:
             classes=self.classes_of(index),
             captions=self.captions_of(index, [0.0] * len(index)),
             names=tuple(self.names[row] for row in index.tolist()),
+            columns=self.columns_of(index),
+            picture=None if self.aligned is None else self.aligned.shown(index, self.size),
         )
 
     def held_out(self, most: int | None = None) -> Batch:
@@ -112,6 +120,10 @@ class DataSet:
             return None
         several = (self.captions[row] for row in rows.tolist())
         return tuple(texts[int(at * len(texts))] if texts else "" for texts, at in zip(several, pick))
+
+    def columns_of(self, rows: np.ndarray) -> tuple[Mapping[str, str], ...]:
+        """What tables say of these rows, beside class and caption."""
+        return tuple(self.columns[row] for row in rows.tolist())
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
         """The pixels of these rows as they are on disk, (B, H', W', C), a copy."""

@@ -29,8 +29,8 @@ def read_folder(root: Path) -> Source:
 
     Classes: from a table if one gives them; else, when every picture lies in a sub-folder and there are two
     or more, the first-level folder's name. Captions: from a table, and from NAME.txt or NAME.caption beside
-    the picture, one a line. Hidden files are passed over. Raises DataError for a folder without pictures or
-    with classes for only some.
+    the picture, one a line. NAME.json is a line of a table. Hidden files are passed over. Raises DataError
+    for a folder without pictures or with classes for only some.
     """
     try:
         files = sorted(_walk(root), key=natural)
@@ -47,9 +47,13 @@ def read_folder(root: Path) -> Source:
     for name in files:
         if name.rpartition("/")[2] in TABLES:
             tables.read(root / name, name)
+    present = set(files)
+    for name in names:
+        beside = f"{name.rpartition('.')[0]}.json"
+        if beside in present and beside.rpartition("/")[2] not in TABLES:
+            tables.read_beside(root / beside, beside, name)
     flaws = [*tables.flaws, *_absent(tables, set(names))]
     labels, label_names, notes = _labels(root, names, tables)
-    present = set(files)
     items = [
         _item(root, name, label, tables.facts.get(name, Facts()), present, flaws)
         for name, label in zip(names, labels)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from sfumato.data import cache as store
+from sfumato.data.aligned import Aligned, paired, placed
 from sfumato.data.bundled import open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.fit import Resize
@@ -35,6 +37,7 @@ def prepare(
     limit_bad: float | int = 0.05,
     workers: int | None = None,
     progress: Progress | None = None,
+    aligned: str = "",
 ) -> DataSet:
     """A data set from a folder, an .npz file or a bundled name, decoded once into a cache on disk.
 
@@ -44,7 +47,8 @@ def prepare(
     room: how much larger the cached pictures are, for random crops (0.125 keeps 36 x 36 for 32 x 32).
     hold_out: the share kept for validation (`split.held_out`). cache: where decoded data is kept;
     $SFUMATO_CACHE or the user's cache folder when not given. limit_bad: the largest share of unreadable
-    pictures that is put up with. workers: threads that decode.
+    pictures that is put up with. workers: threads that decode. aligned: the column that names a picture to
+    go with each (`aligned.paired`).
 
     Each picture that cannot be read is in `bad` once, whoever opens the data how often, and leaves the
     others' order alone. Raises DataError, one sentence, when there is nothing usable or the wishes cannot
@@ -53,15 +57,47 @@ def prepare(
     _check(channels, resize, room, multiple, limit_bad, largest)
     wanted = None if size is None else check_size(size, multiple)
     wishes = Wishes(wanted, multiple, channels, resize, room, largest)
-    source = data if isinstance(data, Source) else open_source(data)
-    threads = workers or min(8, os.cpu_count() or 1)
+    whole = data if isinstance(data, Source) else open_source(data)
+    pairs = paired(whole, aligned) if aligned else None
+    source = whole if pairs is None else pairs.pictures
+    opening = Opening(cache, limit_bad, workers or min(8, os.cpu_count() or 1), progress)
+    pixels, manifest, bad, reused = _opened(source, wishes, opening)
+    found = _data_set(source, pixels, manifest, bad, hold_out, reused)
+    if pairs is None:
+        return found
+    same = Wishes(found.size, 1, None, resize, room, largest)
+    pixels, manifest, bad, _ = _opened(pairs.aligned, same, opening)
+    place = placed(found.names, pairs.names, manifest["names"])
+    told = json.dumps([found.fingerprint, manifest["fingerprint"], place.tolist()])
+    return replace(
+        found,
+        aligned=Aligned(pixels, place),
+        bad=(*found.bad, *bad),
+        fingerprint=hashlib.sha256(told.encode()).hexdigest(),
+    )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How pictures are opened: where the cache is, how many may be bad, threads, who is told."""
+
+    cache: Path | None
+    limit_bad: float | int
+    threads: int
+    progress: Progress | None
+
+
+def _opened(
+    source: Source, wishes: Wishes, how: Opening
+) -> tuple[np.ndarray, dict[str, Any], tuple[Flaw, ...], bool]:
+    """A source's pixels, its manifest, what was bad, and whether the cache was there."""
     key = hashlib.sha256(json.dumps([store.VERSION, source.stamp, repr(wishes)]).encode()).hexdigest()[:24]
     slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in source.name)[:40]
-    folder = (store.default_root() if cache is None else cache) / f"{slug}-{key}"
+    folder = (store.default_root() if how.cache is None else how.cache) / f"{slug}-{key}"
     found = store.read(folder)
     reused = found is not None
     if found is None:
-        build(folder, Job(source, wishes, limit_bad, threads, progress))
+        build(folder, Job(source, wishes, how.limit_bad, how.threads, how.progress))
         found = store.read(folder)
     if found is None:
         raise DataError(
@@ -69,8 +105,8 @@ def prepare(
         )
     pixels, manifest = found
     bad = tuple(Flaw(name, reason) for name, reason in manifest["bad"])
-    check_bad(source, bad, len(pixels) + len(bad), limit_bad)
-    return _data_set(source, pixels, manifest, bad, hold_out, reused)
+    check_bad(source, bad, len(pixels) + len(bad), how.limit_bad)
+    return pixels, manifest, bad, reused
 
 
 def _check(

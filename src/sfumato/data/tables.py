@@ -1,4 +1,4 @@
-"""metadata.csv, metadata.jsonl and dataset.json: what tables beside the pictures say of them.
+"""metadata.csv, metadata.jsonl, dataset.json and NAME.json: what tables beside the pictures say of them.
 
 `file_name` names the picture relative to the table's own folder; `class` or `label` is its class, `text` or
 `caption` its caption (a list is several), and every other column is kept as text (the layout of Hugging
@@ -19,7 +19,7 @@ from sfumato.data.source import Flaw
 from sfumato.errors import DataError
 
 TABLES = ("metadata.csv", "metadata.jsonl", "dataset.json")
-_TABLE_BYTES = 1 << 30
+_TABLE_BYTES, _BESIDE_BYTES = 1 << 30, 1 << 20
 
 
 @dataclass
@@ -61,6 +61,21 @@ class Tables:
             self._read_jsonl(text, name, folder)
         else:
             self._read_dataset(text, name, folder)
+
+    def read_beside(self, path: Path, name: str, picture: str) -> None:
+        """Adds what NAME.json says of NAME.png: an object as a line of metadata.jsonl, of which plain values
+        and lists of texts are taken. Other files of that name are passed over with a word."""
+        try:
+            raw = path.read_bytes() if path.stat().st_size <= _BESIDE_BYTES else None
+            row: object = None if raw is None else json.loads(decode_text(raw)[0])
+        except (OSError, ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            self.flaws.append(Flaw(name, "is no JSON object of up to 1 MB, and is left out"))
+            return
+        folder, _, own = picture.rpartition("/")
+        plain = {str(key): value for key, value in row.items() if _plain(value)}
+        self._add({**plain, "file_name": own}, name, 1, folder)
 
     def _read_csv(self, text: str, name: str, folder: str) -> None:
         rows = csv.reader(io.StringIO(text, newline=""))
@@ -151,6 +166,13 @@ class Tables:
 
     def _flaw(self, name: str, line: int, reason: str) -> None:
         self.flaws.append(Flaw(f"{name}, line {line}", reason))
+
+
+def _plain(value: object) -> bool:
+    """Whether a value may be a column: no table of its own, and not longer than a caption."""
+    if isinstance(value, list):
+        return all(isinstance(one, str) for one in value) and sum(map(len, value)) <= CAPTION_BYTES
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= CAPTION_BYTES)
 
 
 def _text(value: object) -> str:

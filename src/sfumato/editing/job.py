@@ -114,7 +114,7 @@ class Bench:
         tiling = Tiling(size, tile, min(tile) // 2)
         many = self.recipe.take([*range(len(self.noise))] * len(tiling.corners))
         seen = None if condition is None else tiling.cut(condition).flatten(0, 1)
-        return replace(self, denoise=Tiled(_denoiser(self.run, many, seen), tiling, len(self.noise)))
+        return replace(self, denoise=Tiled(self.run.denoiser(many, seen), tiling, len(self.noise)))
 
     def finished(self, job: Job) -> Tensor:
         """The job's pictures, on the CPU and within the images' range: known pixels are kept to the bit.
@@ -129,11 +129,5 @@ def bench(run: Run, recipe: Recipe, picture: Tensor | None = None) -> Bench:
     """The bench of a run for the pictures of one recipe, all in one batch. `picture` (B, C, H, W) is the
     condition of networks that take one. Raises SettingsError for a sampler that no edit can use."""
     levels = descending(recipe.how(), run.model.schedule, recipe.steps)
-    denoise = _denoiser(run, recipe, picture)
+    denoise = run.denoiser(recipe, picture)
     return Bench(run, recipe, denoise, counted(recipe.how()), levels, Noise(recipe.seeds))
-
-
-def _denoiser(run: Run, recipe: Recipe, picture: Tensor | None) -> Denoiser:
-    if picture is not None:
-        raise SettingsError(f"{run.path}: this model takes no picture as its condition")
-    return run.denoiser(recipe)

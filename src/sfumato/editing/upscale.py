@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,23 @@ from sfumato.runs import Recipe, Run
 from sfumato.sampling import prior
 from sfumato.training.hints import Hint, Upscale, noised
 from sfumato.training.tasks import Hinted, task_named
+from sfumato.training.telling import LABEL
 
 
 def trained(run: Run) -> Hinted | None:
     """The task, or the tasks, that a run was trained for; None without any."""
-    said = getattr(run.card, "picture", None)
-    return task_named(said.task, run.card.image.shape) if said is not None and said.task else None
+    said = run.card.picture
+    if said is None or not said.task:
+        return None
+    return task_named(said.task, run.card.image.shape)
 
 
 def for_task(run: Run, recipe: Recipe, name: str) -> Recipe:
     """The recipe that tells a run of several tasks which one it is for."""
-    return recipe
+    if LABEL not in run.conditions.attributes.names:
+        return recipe
+    values = recipe.values or (None,) * len(recipe.seeds)
+    return replace(recipe, values=tuple({**(one or {}), LABEL: name} for one in values))
 
 
 def factor_of(run: Run, size: tuple[int, int], factor: int | None, hint: Hint | None) -> int:

@@ -89,6 +89,12 @@ def read_hashed(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor
     return tensors, metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; its tensors are not read. Raises ModelFileError."""
+    with open_regular(path) as (handle, size):
+        return _header(handle, path, size)[1]
+
+
 def _plain(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in tensors.items():
         try:

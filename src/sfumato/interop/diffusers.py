@@ -25,6 +25,8 @@ def why_not_diffusers(config: Config) -> str | None:
         return "diffusers' U-Nets have skip connections, and this one has none."
     if config.classes is not None and config.class_input != "embedding":
         return "diffusers' U-Nets take a class by embedding, and this one as maps beside its input."
+    if config.vector is not None and config.classes is not None:
+        return "diffusers' U-Nets take a class or a vector of attributes, and this one takes both."
     kinds = {config.attention_at(level) for level in range(len(config.channels))}
     if "cross" in kinds | {config.middle}:
         if config.middle != "cross" or "self" in kinds:
@@ -32,6 +34,8 @@ def why_not_diffusers(config: Config) -> str | None:
         if config.resampling != "conv":
             return "UNet2DConditionModel resamples by convolution."
         return None
+    if config.vector is not None:
+        return "UNet2DModel takes no vector of attributes."
     if len({config.layers_at(level) for level in range(len(config.channels))}) > 1:
         return "UNet2DModel has as many layers at each resolution."
     if len(_head_channels(config)) > 1:
@@ -157,6 +161,8 @@ def _condition_values(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": heads[0]
         if len(set(heads)) == 1
         else heads,  # there the number of heads has this name
+        "class_embed_type": None if config.vector is None else "projection",
+        "projection_class_embeddings_input_dim": config.vector,
         "cross_attention_dim": config.context_dim,
         "transformer_layers_per_block": list(layers) if isinstance(layers, tuple) else layers,
         "use_linear_projection": config.linear_projection,
@@ -266,8 +272,17 @@ def _condition_config(full: Values) -> UNetConfig:
         heads=whole_or_each(full, "attention_head_dim"),  # there the number of heads has this name
         context_dim=whole(full, "cross_attention_dim"),
         transformer_layers=whole_or_each(full, "transformer_layers_per_block"),
+        vector=_vector(full),
         linear_projection=flag(full, "use_linear_projection"),
     )
+
+
+def _vector(full: Values) -> int | None:
+    """The features that a projection takes in place of a class."""
+    kind = full["class_embed_type"]
+    if kind not in (None, "projection") or (kind is not None and full["num_class_embeds"] is not None):
+        raise cannot("class_embed_type", kind)
+    return None if kind is None else whole(full, "projection_class_embeddings_input_dim")
 
 
 def _dit_config(full: Values) -> DiTConfig:

@@ -1,4 +1,4 @@
-"""Networks: (x, label, classes, context) -> y. They know nothing of diffusion.
+"""Networks: (x, label, classes, vector, context) -> y. They know nothing of diffusion.
 
 Parameter names and numerics are those of diffusers' UNet2DModel, UNet2DConditionModel and
 DiTTransformer2DModel wherever these can express the network, so weights load both ways without renaming
@@ -7,7 +7,7 @@ DiTTransformer2DModel wherever these can express the network, so weights load bo
 
 from sfumato.networks.classifier import Classifier, ClassifierConfig
 from sfumato.networks.dit import DiT, DiTConfig
-from sfumato.networks.presets import SIZES, preset
+from sfumato.networks.presets import SIZES, preset, text_preset
 from sfumato.networks.settings import Config, build, from_json, parameter_count, to_json
 from sfumato.networks.unet import UNet
 from sfumato.networks.unet_config import UNetConfig
@@ -25,5 +25,6 @@ __all__ = [
     "from_json",
     "parameter_count",
     "preset",
+    "text_preset",
     "to_json",
 ]

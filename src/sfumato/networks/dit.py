@@ -173,10 +173,17 @@ class DiT(nn.Module):
         return self.config.patch
 
     def forward(
-        self, x: Tensor, label: Tensor, *, classes: Tensor | None = None, context: Tensor | None = None
+        self,
+        x: Tensor,
+        label: Tensor,
+        *,
+        classes: Tensor | None = None,
+        vector: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
-        """classes (B,) int64, None for "no class"; a context is refused. Any size of whole patches works."""
-        self._check(x, classes, context)
+        """classes (B,) int64, None for "no class"; a vector and a context are refused. Any size of whole
+        patches works."""
+        self._check(x, classes, vector, context)
         rows = classes
         if rows is None:
             rows = torch.full((len(x),), self.config.classes or 0, dtype=torch.int64, device=x.device)
@@ -211,7 +218,9 @@ class DiT(nn.Module):
             order += [1 + axis, 1 + dims + axis]
         return y.permute(order).reshape(len(tokens), self.config.out_channels, *size)
 
-    def _check(self, x: Tensor, classes: Tensor | None, context: Tensor | None) -> None:
+    def _check(
+        self, x: Tensor, classes: Tensor | None, vector: Tensor | None, context: Tensor | None
+    ) -> None:
         c = self.config
         if x.ndim != c.dims + 2 or x.shape[1] != c.in_channels:
             wanted = f"(batch, {c.in_channels}{', size' * c.dims})"
@@ -223,5 +232,7 @@ class DiT(nn.Module):
             )
         if classes is not None and c.classes is None:
             raise SettingsError("DiT: this network was made without classes, so it cannot be given one.")
+        if vector is not None:
+            raise SettingsError("DiT: this network was made without attributes, so it takes none.")
         if context is not None:
             raise SettingsError("DiT: this network does not look at a context.")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sfumato.networks.limits import check
+from sfumato.networks.text import TextConfig
 from sfumato.networks.unet_config import UNetConfig
 
 
@@ -17,13 +18,15 @@ class Size:
     layers: int
     groups: int
     learning_rate: float
+    text: tuple[int, int]
+    """Width and layers of a text encoder that is trained with it."""
 
 
 SIZES: dict[str, Size] = {
-    "tiny": Size((16, 32, 64), 1, 8, 2e-3),
-    "small": Size((32, 64, 128), 1, 16, 1e-3),
-    "base": Size((64, 96, 192), 2, 16, 5e-4),
-    "large": Size((128, 192, 384), 2, 32, 2e-4),
+    "tiny": Size((16, 32, 64), 1, 8, 2e-3, (64, 2)),
+    "small": Size((32, 64, 128), 1, 16, 1e-3, (128, 3)),
+    "base": Size((64, 96, 192), 2, 16, 5e-4, (256, 4)),
+    "large": Size((128, 192, 384), 2, 32, 2e-4, (512, 6)),
 }
 """About 0.7, 3, 9 and 37 million parameters for images of 32 x 32."""
 
@@ -40,23 +43,33 @@ def preset(
     learned_variance: bool = False,
     self_conditioned: bool = False,
     dropout: float = 0.0,
+    vector: int | None = None,
+    context_dim: int | None = None,
+    picture: int = 0,
+    conditioning: str = "add",
+    class_input: str = "embedding",
 ) -> UNetConfig:
     """The U-Net of a size for images (channels, *image_size), (height, width).
 
     It halves the image while that stays whole, down to about 8 x 8, with few channels where the image is
     large and many, and attention of wide heads, where it is small: there parameters cost least. Images
     larger than 32 x 32 add resolutions of fewer channels. diffusers' UNet2DModel can express each. With
-    classes there is one for none. A learned variance doubles what comes out, self-conditioning what goes in.
+    classes there is one for none. A learned variance doubles what comes out, self-conditioning what goes in,
+    and a picture as condition adds its channels. `vector` are the features of attributes; `conditioning` and
+    `class_input` say how all this and a class enter (see `UNetConfig`). With a context (a
+    caption) of this width the attention looks at it too, in the middle always: it is still at the coarse
+    resolutions alone, so it costs little on a CPU, and is expressed by UNet2DConditionModel.
     """
     check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
     check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
     chosen = SIZES[size]
     sides = _sides(image_size)
     widths = tuple(_width(chosen, side) for side in sides)
-    attention = tuple("self" if side < 1.5 * COARSEST else "none" for side in sides)
-    middle = "self" if sides[-1] <= 4 * COARSEST else "none"
+    kind = "self" if context_dim is None else "cross"
+    attention = tuple(kind if side < 1.5 * COARSEST else "none" for side in sides)
+    middle = kind if sides[-1] <= 4 * COARSEST or context_dim is not None else "none"
     return UNetConfig(
-        in_channels=2 * channels if self_conditioned else channels,
+        in_channels=(2 * channels if self_conditioned else channels) + picture,
         out_channels=2 * channels if learned_variance else channels,
         image_size=image_size,
         channels=widths,
@@ -69,7 +82,19 @@ def preset(
         classes=classes,
         null_class=classes is not None,
         dropout=dropout,
+        vector=vector,
+        context_dim=context_dim,
+        conditioning=conditioning,
+        class_input=class_input,
     )
+
+
+def text_preset(size: str, vocabulary: int, length: int, end: int) -> TextConfig:
+    """The text encoder that is trained with the U-Net of a size: for so many tokens, so many of them in a
+    caption, whose last one is number `end`."""
+    check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
+    width, layers = SIZES[size].text
+    return TextConfig(vocabulary, width, layers, width // 32, 4 * width, length, end)
 
 
 def _sides(image_size: tuple[int, int]) -> list[float]:

@@ -17,6 +17,7 @@ from sfumato.networks.unet_config import UNetConfig
 
 Config = UNetConfig | DiTConfig
 C = TypeVar("C", UNetConfig, DiTConfig, ClassifierConfig)
+_LATER = {"vector"}
 
 
 def build(config: Config) -> nn.Module:
@@ -31,8 +32,10 @@ def parameter_count(config: Config) -> int:
 
 
 def to_json(config: Config | ClassifierConfig) -> dict[str, Any]:
-    """A configuration as what JSON can say: tuples become lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    """A configuration as what JSON can say: tuples become lists. What came later is said only where it is
+    used, so that the hashes of older models stay."""
+    said = {k: v for k, v in asdict(config).items() if k not in _LATER or v is not None}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
 
 
 def from_json(kind: type[C], values: Mapping[str, Any]) -> C:

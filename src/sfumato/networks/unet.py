@@ -37,6 +37,12 @@ class UNet(nn.Module):
         self.class_embedding = (
             nn.Embedding(config.class_rows, config.embedding) if config.class_rows and not maps else None
         )
+        self.add_embedding: TimeEmbedding | None = None
+        if config.vector is not None:  # by diffusers' names: in place of the class's embedding, or beside it
+            told = TimeEmbedding(config.vector, config.embedding)
+            self.class_embedding, self.add_embedding = (
+                (told, None) if config.classes is None else (self.class_embedding, told)
+            )
         self.down_blocks = nn.ModuleList(self._down(level) for level in range(len(channels)))
         self.mid_block = self._middle()
         self.up_blocks = nn.ModuleList(self._up(level) for level in reversed(range(len(channels))))
@@ -122,21 +128,29 @@ class UNet(nn.Module):
         return 2 ** (len(self.config.channels) - 1)
 
     def forward(
-        self, x: Tensor, label: Tensor, *, classes: Tensor | None = None, context: Tensor | None = None
+        self,
+        x: Tensor,
+        label: Tensor,
+        *,
+        classes: Tensor | None = None,
+        vector: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
-        """classes (B,) int64, context (B, N, context_dim): given exactly where the configuration has them.
+        """classes (B,) int64, vector (B, config.vector), context (B, N, context_dim): given exactly where the
+        configuration has them.
 
-        Without classes a network with a null class takes that. A size that the network cannot halve often
-        enough raises a SettingsError.
+        Without classes a network with a null class takes that, without a vector zeros. A size that the
+        network cannot halve often enough raises a SettingsError.
         """
         self._check(x, context)
-        rows = self._rows(x, classes)
+        rows, features = self._rows(x, classes), self._features(x, vector)
         size = self._at_once(x)
         if size >= len(x):
-            return self._pass(x, label, rows, context)
+            return self._pass(x, label, rows, features, context)
         cuts = [slice(start, start + size) for start in range(0, len(x), size)]
         of = lambda part, cut: None if part is None else part[cut]
-        return torch.cat([self._pass(x[c], label[c], of(rows, c), of(context, c)) for c in cuts])
+        parts = [self._pass(x[c], label[c], of(rows, c), of(features, c), of(context, c)) for c in cuts]
+        return torch.cat(parts)
 
     def _at_once(self, x: Tensor) -> int:
         """How many images go through together. On a CPU, when nothing is kept for a backward pass, only as
@@ -146,8 +160,15 @@ class UNet(nn.Module):
             return len(x)
         return max(1, CACHED // (self.config.channels[0] * math.prod(x.shape[2:])))
 
-    def _pass(self, x: Tensor, label: Tensor, rows: Tensor | None, context: Tensor | None) -> Tensor:
-        embedding = F.silu(self._embed(x, label, rows))
+    def _pass(
+        self,
+        x: Tensor,
+        label: Tensor,
+        rows: Tensor | None,
+        features: Tensor | None,
+        context: Tensor | None,
+    ) -> Tensor:
+        embedding = F.silu(self._embed(x, label, rows, features))
         if rows is not None and self.class_embedding is None:
             maps = F.one_hot(rows, self.config.class_rows).to(x)
             maps = maps[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])
@@ -190,13 +211,28 @@ class UNet(nn.Module):
 
         return checkpoint(run, h, embedding, context, skip, use_reentrant=False, preserve_rng_state=False)
 
-    def _embed(self, x: Tensor, label: Tensor, rows: Tensor | None) -> Tensor:
+    def _embed(self, x: Tensor, label: Tensor, rows: Tensor | None, features: Tensor | None) -> Tensor:
         c = self.config
         told = sinusoids(label, c.channels[0], c.flip_sin_to_cos, c.freq_shift).to(x.dtype)
         embedding = self.time_embedding(told)
         if rows is not None and self.class_embedding is not None:
             embedding = embedding + self.class_embedding(rows)
+        if features is not None:
+            project = self.class_embedding if rows is None else self.add_embedding
+            embedding = embedding + project(features)
         return embedding
+
+    def _features(self, x: Tensor, vector: Tensor | None) -> Tensor | None:
+        wanted = self.config.vector
+        if wanted is None:
+            if vector is not None:
+                raise SettingsError("UNet: this network was made without attributes, so it takes none.")
+            return None
+        if vector is None:
+            return x.new_zeros(len(x), wanted)
+        if tuple(vector.shape) != (len(x), wanted):
+            raise SettingsError(f"UNet: the vector must be {(len(x), wanted)}, not {tuple(vector.shape)}.")
+        return vector.to(x.dtype)
 
     def _rows(self, x: Tensor, classes: Tensor | None) -> Tensor | None:
         if self.config.classes is None:

@@ -58,6 +58,8 @@ class UNetConfig:
     """Whether one more class, the last, means "no class"."""
     class_input: str = "embedding"
     """How the class enters: "embedding" (added to the time's) or "concat" (one-hot maps beside x)."""
+    vector: int | None = None
+    """Features of a picture's attributes, which enter beside the time's embedding; None without."""
     skips: bool = True
     """False leaves the connections from the way down to the way up out: an encoder-decoder."""
     zero_init: bool = True
@@ -100,7 +102,8 @@ class UNetConfig:
                 self._check_heads(level)
         if "cross" in (*self.attention, self.middle):
             check(who, self.context_dim is not None, "attention to a context needs context_dim")
-        for name, high in (("context_dim", 65536), ("time_channels", 65536), ("classes", 10_000_000)):
+        bounds = {"context_dim": 65536, "time_channels": 65536, "classes": 10_000_000, "vector": 1_000_000}
+        for name, high in bounds.items():
             if getattr(self, name) is not None:
                 whole(who, name, getattr(self, name), 1, high)
         check(who, self.conditioning in ("add", "scale_shift"), 'conditioning must be "add" or "scale_shift"')

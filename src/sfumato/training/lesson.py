@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sfumato.data.dataset import Batch
 from sfumato.denoiser import Condition
 from sfumato.forward import noised
 from sfumato.level import Level
@@ -18,6 +19,7 @@ from sfumato.predictions import Estimate
 from sfumato.training.companion import Companion, settled
 from sfumato.training.levels import Weighed, Where
 from sfumato.training.objectives import Objective, Trial
+from sfumato.training.telling import Telling
 
 
 class Marks(NamedTuple):
@@ -29,25 +31,32 @@ class Marks(NamedTuple):
 
 @dataclass(frozen=True)
 class Lesson:
-    """How a model is asked and judged. `null` is the class that means "not told", None without classes."""
+    """How a model is asked and judged. `telling` says what it is told of its samples, a share `drop` of which
+    it is told nothing of."""
 
     model: Model
     objective: Objective
     where: Where
     seed: int
     drop: float
-    null: int | None
     precision: str
     device: torch.device
     companions: tuple[Companion, ...] = ()
+    telling: Telling = field(default_factory=Telling)
 
-    def losses(self, images: Tensor, classes: Tensor | None, positions: Sequence[int]) -> Tensor:
-        """The loss of each sample, (B,), float32 with gradient. images (B, C, H, W), classes (B,) or None."""
-        return self._judged(images, classes, positions)[1]
+    def told(self, batch: Batch) -> dict[str, Tensor]:
+        """Everything that is known of these samples, one row a picture, as the model takes it."""
+        return self.telling.told(batch, self.seed)
 
-    def marks(self, images: Tensor, classes: Tensor | None, positions: Sequence[int], first: int) -> Marks:
+    def losses(self, images: Tensor, cond: Mapping[str, Tensor], positions: Sequence[int]) -> Tensor:
+        """The loss of each sample, (B,), float32 with gradient. images (B, C, H, W); cond as `told`."""
+        return self._judged(images, cond, positions)[1]
+
+    def marks(
+        self, images: Tensor, cond: Mapping[str, Tensor], positions: Sequence[int], first: int
+    ) -> Marks:
         """The same with all companions watching; `first` is the position of the step's first sample."""
-        trial, losses = self._judged(images, classes, positions)
+        trial, losses = self._judged(images, cond, positions)
         places = [position - first for position in positions]
         beside: Tensor | None = None
         for companion in self.companions:
@@ -59,11 +68,11 @@ class Lesson:
         return Marks(losses, beside)
 
     def _judged(
-        self, images: Tensor, classes: Tensor | None, positions: Sequence[int]
+        self, images: Tensor, cond: Mapping[str, Tensor], positions: Sequence[int]
     ) -> tuple[Trial, Tensor]:
         level = self.where(self.model.schedule, positions, self.seed)
         eps = Noise.of(self.seed, "noise", places=positions).normal(images.shape[1:], "eps")
-        told = self._told(classes, positions)
+        told = self.telling.hidden(cond, self.drop, positions, self.seed)
         shown: Tensor | None = None
         if self.model.self_conditioned:
             chance = Noise.of(self.seed, "self-conditioning", places=positions).uniform((), "shown")
@@ -72,19 +81,19 @@ class Lesson:
             trial = self._ask(images, eps, level, told, shown)
         return trial, self.objective(trial)
 
-    def judge(self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None) -> Tensor:
+    def judge(self, images: Tensor, eps: Tensor, level: Level, cond: Mapping[str, Tensor]) -> Tensor:
         """The loss of each sample at these levels with this noise, (B,), for held-out pictures: without terms
         that move while they measure. A self-conditioned model is shown its own estimate, as it is when it
         samples."""
         shown = torch.ones(len(images), dtype=torch.bool) if self.model.self_conditioned else None
-        trial = self._ask(images, eps, level, classes, shown)
+        trial = self._ask(images, eps, level, cond, shown)
         return settled(self.objective)(trial)
 
     def _ask(
-        self, images: Tensor, eps: Tensor, level: Level, classes: Tensor | None, shown: Tensor | None
+        self, images: Tensor, eps: Tensor, level: Level, told: Mapping[str, Tensor], shown: Tensor | None
     ) -> Trial:
         x0, eps = images.to(self.device), eps.to(self.device)
-        cond: dict[str, Condition] = {} if classes is None else {"classes": classes.to(self.device)}
+        cond: dict[str, Condition] = {name: value.to(self.device) for name, value in told.items()}
         x = noised(x0, eps, level)
         seen: Estimate | None = None
         if shown is not None:
@@ -104,10 +113,3 @@ class Lesson:
             first: Estimate = self.model(x, level, None, **cond)
             keep = shown.to(x.device).reshape(-1, *([1] * (x.ndim - 1)))
             return Estimate.of(x, level, x0=torch.where(keep, first.x0, torch.zeros_like(x)))
-
-    def _told(self, classes: Tensor | None, positions: Sequence[int]) -> Tensor | None:
-        """The classes, some replaced by the null class (Ho & Salimans 2022)."""
-        if classes is None or self.null is None:
-            return None
-        hidden = Noise.of(self.seed, "drop", places=positions).uniform((), "drop") < self.drop
-        return torch.where(hidden, self.null, classes)

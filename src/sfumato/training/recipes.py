@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from sfumato.networks import SIZES, preset
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
+from sfumato.recorded_conditions import describe_attributes, describe_shown
 from sfumato.recorded_schedules import make_schedule
 from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
@@ -28,6 +29,7 @@ from sfumato.training.companion import Companion
 from sfumato.training.learned_schedule import LearnedSchedule
 from sfumato.training.objectives import Objective, Sum
 from sfumato.training.settings import TrainSettings
+from sfumato.training.told import Told, Wanted, settled, told
 
 TABLES = ("cosine", "linear", "scaled-linear")
 SCHEDULES = (*TABLES, "flow", "cosine-continuous", "log-linear", "learned")
@@ -41,7 +43,8 @@ _LOOK_EVERY = 12_800
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that decides a run, beside its data. `reasons` are for people and decide nothing."""
+    """Everything that decides a run, beside its data: how it trains, what its model is, and what that is told
+    (`told.Wanted`). `reasons` are for people and decide nothing."""
 
     train: TrainSettings
     model: str = "tiny"
@@ -56,6 +59,14 @@ class RunSettings:
     contrast: float = 0.0
     saturation: float = 0.0
     balance: float = 1.0
+    conditioning: str = "add"
+    class_input: str = "embedding"
+    classes: bool = True
+    text: str = "none"
+    pooled: bool = False
+    attributes: tuple[str, ...] = ()
+    picture: str = ""
+    task: str = ""
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +113,11 @@ class RunSettings:
             )
 
     @property
+    def wanted(self) -> Wanted:
+        """What the model is to be told."""
+        return Wanted(**{f.name: getattr(self, f.name) for f in fields(Wanted)})
+
+    @property
     def augment(self) -> Augment:
         return Augment(self.flip, self.brightness, self.contrast, self.saturation)
 
@@ -139,10 +155,13 @@ class RunSettings:
         whole = loss if isinstance(loss, Sum) else Sum(((1.0, loss),))
         return whole + float(self.adversarial) * Adversarial(judge)
 
-    def card(self, data: DataSet) -> Card:
-        """The card of this run's model on this data."""
+    def card(self, data: DataSet, conditions: Told | None = None) -> Card:
+        """The card of this run's model on this data, from which its `conditions` follow too."""
         channels, height, width = data.shape
-        names = data.label_names or None
+        known = told(self.wanted, data) if conditions is None else conditions
+        can, text = known.conditions, known.text(self.model)
+        names = None if can.classes is None else can.classes.names
+        picture = None if can.shown is None else describe_shown(can.shown)
         network = preset(
             self.model,
             channels=channels,
@@ -151,6 +170,11 @@ class RunSettings:
             learned_variance=self.learned_variance,
             self_conditioned=self.self_conditioning,
             dropout=self.dropout,
+            conditioning=self.conditioning,
+            class_input=self.class_input,
+            vector=can.attributes.width or None,
+            context_dim=None if text is None else text.width,
+            picture=0 if picture is None else picture.channels,
         )
         bits = 8 * data.pixels.dtype.itemsize
         return Card.of(
@@ -162,6 +186,9 @@ class RunSettings:
             self_conditioned=self.self_conditioning,
             image=ImageSettings(channels=channels, height=height, width=width, bits=16 if bits == 16 else 8),
             classes=names,
+            attributes=describe_attributes(can.attributes),
+            text=text,
+            picture=picture,
             clip=True,
             sampler=SamplerSettings(name="ddpm-learned", steps=50)
             if self.learned_variance
@@ -178,7 +205,7 @@ class RunSettings:
     def to_json(self) -> dict[str, Any]:
         """Everything but the reasons."""
         out = {name: value for name, value in asdict(self).items() if name != "reasons"}
-        return out | {"train": self.train.to_json()}
+        return out | {"train": self.train.to_json(), "attributes": list(self.attributes)}
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """What differs from settings that were saved, for people: "batch (64, now 32)". What was not a
@@ -202,12 +229,15 @@ def pixels(
     model: str | None = None,
     train: Mapping[str, Any] | None = None,
     dropout: float | None = None,
+    text: str = "auto",
+    attributes: Sequence[str] = (),
     **others: Any,
 ) -> RunSettings:
     """A diffusion model on pixels for this data: `RunSettings` with all that was not said filled in.
 
     `train` holds the settings of `TrainSettings` that were said, `others` those of `RunSettings`; unknown
-    ones are refused by name. Raises SettingsError.
+    ones are refused by name. `text` "auto" is "own" where at least half of the pictures have a caption.
+    Raises SettingsError.
     """
     said = dict(train or {})
     reasons: list[str] = []
@@ -234,14 +264,10 @@ def pixels(
         )
     _fill(said, "warmup", _warmup(said))
     _fill(said, "ema", _DECAYS[model])
-    if others.get("schedule") == "learned" and "weight" not in said:
-        said["weight"] = "bound"
-        reasons.append("weight bound: it is what a learned schedule is learned by")
-    _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
-    if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
-        said["bound"] = 0.001
-        reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")
-    if not data.classes:
+    reasons += _fill_loss(said, others)
+    told_of, why = settled(data, text, attributes, others)
+    reasons += why
+    if not told_of.anything(data):
         said["drop"] = 0.0
     if dropout is None:
         dropout = 0.1 if images < 5000 else 0.0
@@ -254,6 +280,7 @@ def pixels(
     else:
         said["validate"], said["patience"] = 0, 0
         reasons.append("no validation and no early stopping: no picture is held out")
+    others = {**others, **vars(told_of)}
     settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
     left = float(settings.curve().level(torch.ones((), dtype=torch.float64)).alpha)
@@ -262,8 +289,22 @@ def pixels(
             f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and "
             "very bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
         )
-    about = f"{images} pictures of {size}" + (f", {data.classes} classes" if data.classes else "")
+    shown = data.classes and settings.classes
+    about = f"{images} pictures of {size}" + (f", {data.classes} classes" if shown else "")
     return replace(settings, reasons=(about, *reasons))
+
+
+def _fill_loss(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Fills in the loss, as the prediction, the schedule and what is learned beside want it; with reasons."""
+    reasons: list[str] = []
+    if others.get("schedule") == "learned" and "weight" not in said:
+        said["weight"] = "bound"
+        reasons.append("weight bound: it is what a learned schedule is learned by")
+    _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
+    if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
+        said["bound"] = 0.001
+        reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")
+    return reasons
 
 
 def _warmup(said: Mapping[str, Any]) -> int:

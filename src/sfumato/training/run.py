@@ -5,7 +5,7 @@ sampled.
     RUN/log.jsonl           one line a step
     RUN/checkpoints/        what a run goes on from
     RUN/averages/           snapshots from which averages of any width are rebuilt
-    RUN/samples/            grids on the way
+    RUN/samples/            grids on the way, and what their pictures were told beside a class
     RUN/loss.png            the curve so far
 and the model itself (see `run_folder`).
 """
@@ -15,13 +15,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
 from sfumato.card import Card, TrainingSettings, WeightsSettings, build
+from sfumato.conditions.schema import Wish
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
@@ -31,6 +32,7 @@ from sfumato.recorded_schedules import describe_schedule, schedule_hash
 from sfumato.run_folder import save
 from sfumato.runs import Run
 from sfumato.schedules import Schedule
+from sfumato.text_folder import ENCODER, TOKENIZER, copy_frozen
 from sfumato.training.crew import ALONE, Crew
 from sfumato.training.figures import write_grid, write_loss
 from sfumato.training.learned_schedule import value_of
@@ -38,11 +40,12 @@ from sfumato.training.logs import LOG, Log, Tracker, read_log, values
 from sfumato.training.recipes import RunSettings
 from sfumato.training.settings import Habits
 from sfumato.training.step import TrainStep
+from sfumato.training.told import Told, fingerprint, told
 from sfumato.training.trainer import Training
 from sfumato.training.validation import HeldOut
 from sfumato.training.vault import Disk
 
-SETTINGS = "settings.json"
+SETTINGS, ASKED = "settings.json", "asked.json"
 _COLUMNS = 8
 _SAMPLE_STEPS = 25
 
@@ -59,7 +62,7 @@ def check_folder(out: Path, settings: RunSettings, data: DataSet, restart: bool 
     before = read_json(path)
     known = cast(Mapping[str, Any], before) if isinstance(before, Mapping) else {}
     differs = settings.differences(known)
-    if known.get("data") != data.fingerprint:
+    if known.get("data") != fingerprint(settings.wanted, data):
         differs.append("the pictures")
     if differs:
         raise RunError(
@@ -87,20 +90,22 @@ class FolderRun:
     ) -> None:
         self.data, self.settings, self.out, self.crew = data, settings, out, crew
         self.trackers, self.sample_share = tuple(trackers), sample_share
-        self.card = settings.card(data)
+        self.told = _told(settings, data, out, crew.leads)
+        self.card = settings.card(data, self.told)
         train = settings.train
         checkpoints = Checkpoints(out / "checkpoints", habits.keep)
         held: HeldOut | None = None
         if train.validate and len(data.held):
             batch = data.held_out(512)
-            held = HeldOut(batch.images, batch.classes)
+            held = HeldOut(batch.images, self.told.telling.told(batch, train.seed))
+        self.fingerprint = fingerprint(settings.wanted, data)
         self.training = Training(
             build(self.card, train.seed),
             Batches(data, train.seed, settings.augment, settings.balance),
             train,
-            null=data.classes or None,
+            telling=self.told.telling,
             held=held,
-            vault=Disk(checkpoints, train, data.fingerprint, crew.leads),
+            vault=Disk(checkpoints, train, self.fingerprint, crew.leads),
             habits=habits,
             crew=crew,
             stop=stop,
@@ -119,7 +124,7 @@ class FolderRun:
             yield from self.training.steps()
             return
         with ExitStack() as stack:
-            said = {"data": self.data.fingerprint, "reasons": list(self.settings.reasons)}
+            said = {"data": self.fingerprint, "reasons": list(self.settings.reasons)}
             write_json(self.out / SETTINGS, self.settings.to_json() | said)
             log = Log(self.out / LOG, self.training.counters.position)
             stack.callback(log.close)
@@ -161,7 +166,8 @@ class FolderRun:
                 images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed
             ),
         )
-        return save(self.out, self.training.model, card, average, keep_raw=True)
+        text = self.told.conditions.text
+        return save(self.out, self.training.model, card, average, keep_raw=True, text=text)
 
     def _averages(self) -> tuple[dict[str, Tensor], Schedule]:
         """The averaged weights and the schedule that they were trained on; those of the best look once a run
@@ -187,9 +193,20 @@ class FolderRun:
     def _rows(self) -> list[str | None]:
         """The classes of a grid, one a picture: 4 rows or more with every class, as long as they are few."""
         names: list[str | None] = list(self.card.classes or ())
-        if not names:
-            return [None] * 32
+        if not names or self._tells_more:
+            return [None] * min(32, len(self.data.train))
         return [names[i % len(names)] for i in range(len(names) * max(1, 40 // len(names)))][:64]
+
+    @property
+    def _tells_more(self) -> bool:
+        """Whether the model is told more than a class: a grid then shows what it makes of real wishes."""
+        card = self.card
+        return card.attributes is not None or card.text is not None or card.picture is not None
+
+    def _known(self, count: int) -> tuple[tuple[Wish, ...], Tensor | None]:
+        """What is known of held-out pictures, and of others where there are too few."""
+        rows = [*self.data.held.tolist(), *self.data.train.tolist()][:count]
+        return self.told.telling.known(self.data.take(rows), self.settings.train.seed)
 
     def picture(self, log: Log) -> None:
         """Draws a grid of samples with the averaged weights, and the loss so far; `stop` ends it early."""
@@ -206,19 +223,41 @@ class FolderRun:
 
     def _samples(self) -> Tensor | None:
         training, rows = self.training, self._rows()
-        run = Run(self.out, self.card, training.model, training.lesson.device, "ema", "")
-        recipe = run.recipe(len(rows), classes=rows if self.card.classes else None, steps=_SAMPLE_STEPS)
+        text = self.told.conditions.text
+        run = Run(self.out, self.card, training.model, training.lesson.device, "ema", "", text)
+        asked: dict[str, Any] = {"classes": rows if self.card.classes else None}
+        picture: Tensor | None = None
+        if self._tells_more:
+            wishes, picture = self._known(len(rows))
+            (self.out / "samples").mkdir(exist_ok=True)
+            write_json(self.out / "samples" / ASKED, [asdict(wish) for wish in wishes])
+            several = {"classes": [w.label for w in wishes], "prompt": [w.prompt for w in wishes]}
+            asked = {**several, "set": [w.values for w in wishes]}
+        recipe = run.recipe(len(rows), **asked, steps=_SAMPLE_STEPS)
         training.model.eval()
         try:
             with training.averaged():
                 x: Tensor | None = None
-                for step in run.walk(recipe):
+                for step in run.walk(recipe, picture):
                     if self.crew.size == 1 and training.stop():
                         return None
                     x = step.x
                 return x
         finally:
             training.model.train()
+
+
+def _told(settings: RunSettings, data: DataSet, out: Path, leads: bool) -> Told:
+    """The conditions of a run: what reads captions is the folder's own, if it is there already. The leader
+    puts a copy of a frozen encoder there."""
+    text = settings.text
+    if text in ("none", "own"):
+        return told(settings.wanted, data, out / TOKENIZER if (out / TOKENIZER).is_dir() else None)
+    source = Path(text)
+    if leads and not ((out / ENCODER).is_dir() and (out / TOKENIZER).is_dir()):
+        told(settings.wanted, data)  # refuses what is no encoder, before it is copied
+        copy_frozen(source, out)
+    return told(settings.wanted, data, frozen=out if leads or not source.is_dir() else None)
 
 
 def train_run(

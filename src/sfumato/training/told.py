@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from sfumato.conditions.attributes import Attributes, Choice
 from sfumato.conditions.classes import Classes
@@ -139,7 +140,20 @@ def fingerprint(wanted: Wanted, data: DataSet) -> str:
     return hashlib.sha256(json.dumps([data.fingerprint, rows]).encode()).hexdigest()
 
 
-def settled(wanted: Wanted, data: DataSet) -> Wanted:
+def settled(
+    data: DataSet, text: str, attributes: Sequence[str], others: Mapping[str, Any]
+) -> tuple[Wanted, list[str]]:
+    """What a model of this data is told, everything said, and why. `others` are the rest of `Wanted`, where
+    they are said, among other settings."""
+    text, why = text_wanted(text, data)
+    known = [one.name for one in fields(Wanted)]
+    more = {name: value for name, value in others.items() if name in known}
+    wanted = _with_kinds(Wanted(text=text, attributes=tuple(attributes), **more), data)
+    left = columns_left(data, wanted.attributes)
+    return wanted, [one for one in (why, left) if one is not None]
+
+
+def _with_kinds(wanted: Wanted, data: DataSet) -> Wanted:
     """The same with the kind of every attribute said, as this data shows it."""
     kinds = {"Number": "number", "Choice": "choice", "Labels": "labels"}
     found = attributes_of(data.columns, wanted.attributes)

@@ -28,6 +28,7 @@ from sfumato.training.objectives import Objective
 from sfumato.training.settings import Habits, TrainSettings
 from sfumato.training.state import Counters, State
 from sfumato.training.step import Stream, TrainStep, closable
+from sfumato.training.telling import Telling
 from sfumato.training.validation import HeldOut, Validation
 from sfumato.training.vault import Memory, Vault
 
@@ -40,10 +41,10 @@ class Training:
     """A run that is going on: its model, its state and where it is kept. Iterate over `steps()`.
 
     The gradient of a step is a sum over the samples of its batch divided by the batch's size, whatever the
-    number of parts and processes. `null` is the class that stands for "not told". `held` is looked at with
-    the averaged weights. `stop` is asked between steps and between the parts of one: when it says True, the
-    state of the last whole step is saved and the run ends. A `vault` that has a state brings it back: the run
-    goes on from there.
+    number of parts and processes. `telling` is what the model is told of its samples. `held` is looked at
+    with the averaged weights. `stop` is asked between steps and between the parts of one: when it says True,
+    the state of the last whole step is saved and the run ends. A `vault` that has a state brings it back: the
+    run goes on from there.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Training:
         stream: Stream,
         settings: TrainSettings,
         *,
-        null: int | None = None,
+        telling: Telling = Telling(),  # noqa: B008 (frozen)
         held: HeldOut | None = None,
         vault: Vault | None = None,
         habits: Habits = Habits(),  # noqa: B008 (frozen)
@@ -78,10 +79,10 @@ class Training:
             where,
             settings.seed,
             float(settings.drop),
-            null,
             settings.precision,
             device,
             self.companions,
+            telling,
         )
         for companion in self.companions:
             companion.begin(self.model, settings.batch, device)
@@ -183,7 +184,7 @@ class Training:
                 return None
             batch = next(batches)
             first = self.counters.position
-            marks = self.lesson.marks(batch.images, batch.classes, batch.positions, first)
+            marks = self.lesson.marks(batch.images, self.lesson.told(batch), batch.positions, first)
             loss = marks.losses.sum() / self.settings.batch
             (loss if marks.beside is None else loss + marks.beside / self.settings.batch).backward()
             total += float(loss.detach())
@@ -295,7 +296,7 @@ def fit(
     stream: Stream,
     settings: TrainSettings,
     *,
-    null: int | None = None,
+    telling: Telling = Telling(),  # noqa: B008 (frozen)
     held: HeldOut | None = None,
     vault: Vault | None = None,
     habits: Habits = Habits(),  # noqa: B008 (frozen)
@@ -314,7 +315,7 @@ def fit(
         model,
         stream,
         settings,
-        null=null,
+        telling=telling,
         held=held,
         vault=vault,
         habits=habits,

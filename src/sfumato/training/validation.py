@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,10 +40,11 @@ def buckets(model: Model, where: Where, seed: int, count: int = BUCKETS) -> Leve
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures that are never trained on, (N, C, H, W), and their classes, (N,)."""
+    """Pictures that are never trained on, (N, C, H, W), and what is known of them (`Lesson.told`), N rows
+    each."""
 
     images: Tensor
-    classes: Tensor | None
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
 
     def look(self, lesson: Lesson, batch: int, most: int = 512) -> Validation:
         """The losses now. At most `most` pairs of picture and level, spread evenly over both; the network is
@@ -60,7 +62,7 @@ class HeldOut:
             for part in torch.arange(pairs).split(batch):
                 images, level = self.images[rows[part]], Level(levels.alpha[at[part]], levels.sigma[at[part]])
                 eps = noise.take(part.tolist()).normal(images.shape[1:], "eps")
-                told = None if self.classes is None or lesson.null is None else self.classes[rows[part]]
+                told = {name: value[rows[part]] for name, value in self.cond.items()}
                 losses[part] = lesson.judge(images, eps, level, told).cpu().double()
         lesson.model.train(was)
         per_level = tuple(float(losses[at == i].mean()) for i in range(count))

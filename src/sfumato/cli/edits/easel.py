@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import arrange, check_target, pixels
 from sfumato.cli.edits.options import Asked, Draw, Task
+from sfumato.cli.wishes import settings_of
 from sfumato.data.dataset import to_unit
 from sfumato.data.decode import decode
 from sfumato.data.fit import Resize, fit, plain
@@ -101,8 +102,7 @@ class Easel:
     @property
     def conditioned(self) -> bool:
         """Whether something is asked for: a class, an attribute, a prompt."""
-        classes = self.recipe.classes
-        return classes is not None and any(one is not None for one in classes)
+        return any(self.run.conditions.says(wish) for wish in self.recipe.wishes())
 
     def benches(
         self, condition: Tensor | None = None, size: tuple[int, int] | None = None
@@ -182,7 +182,7 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
     classes, columns = arrange(run.classes, number, asked.class_ or [])
     if not asked.class_:
         classes = [None] * number
-    more: dict[str, Any] = {"prompt": asked.prompt, "negative": asked.negative, "set": asked.set_}
+    more: dict[str, Any] = {"prompt": asked.prompt, "negative": asked.negative}
     recipe = run.recipe(
         len(classes),
         classes=classes,
@@ -192,7 +192,8 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
         seed=asked.seed,
         guidance=asked.guidance,
         batch=asked.batch,
-        **{name: value for name, value in more.items() if value is not None},
+        set=settings_of(asked.set_ or []),
+        **more,
     )
     return recipe, columns
 
