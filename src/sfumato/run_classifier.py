@@ -119,8 +119,9 @@ def open_classifier(run: Path) -> StoredClassifier:
     """The classifier of a run. Raises RunError: none, damaged, of another version."""
     if not (run / WEIGHTS).is_file():
         raise RunError(f"{run}: has no classifier: train one with sfumato train-classifier {run} DATA")
-    path = inside(run, WEIGHTS)
+    path = run / WEIGHTS
     try:
+        path = inside(run, WEIGHTS)
         digest, _ = hash_file(path)
         tensors, metadata = read_tensors(path)
         value = parse_json(metadata.get(_CARD, "").encode())

@@ -84,11 +84,13 @@ def constant(count: int, value: float) -> DataSet:
 @pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow(), VE(0.02, 20.0)], ids=repr)
 def test_it_becomes_as_right_as_can_be(schedule: Schedule) -> None:
     """Two points +-m under noise: no judge is right more often than Phi(|m| alpha / sigma)."""
-    value, count = 0.2, 4000
+    value, count = 0.2, 1200
     data = constant(count, value)
     config = ClassifierConfig(in_channels=1, outputs=2, channels=(8,), groups=4, middle="none")
     with seeded("grey"):
-        one = Schooling(Classifier(config), schedule, ClassifierSettings(steps=120, batch=64, lr=5e-3))
+        one = Schooling(
+            Classifier(config), schedule, ClassifierSettings(steps=100, batch=32, lr=5e-3, warmup=10)
+        )
     for _ in one.steps(Batches(data)):
         pass
     found = one.accuracy(data.held_out())
