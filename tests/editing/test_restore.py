@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from pairs import COV, MEAN, PAIRS, drawn
+from torch import Tensor
 
 from sfumato import plans
 from sfumato.data.toy import Mixture
@@ -14,8 +16,9 @@ from sfumato.denoiser import Exact
 from sfumato.editing.job import finished
 from sfumato.editing.restore import estimated_noise, restore, with_level
 from sfumato.errors import SettingsError
-from sfumato.level import Levels
+from sfumato.level import Level, Levels
 from sfumato.noise import Noise
+from sfumato.predictions import Estimate
 from sfumato.samplers import Sampler
 from sfumato.schedules import VE, Cosine, Linear, Schedule
 from sfumato.solvers.fresh import Sde
@@ -58,8 +61,9 @@ def test_the_walk_starts_at_the_noises_own_level_and_adds_none() -> None:
         assert not any(move.renoise for move in job.plan)
 
 
-@pytest.mark.parametrize("ratio", [0.0123, 0.5, 3.0])
+@pytest.mark.parametrize("ratio", [0.00123, 0.0123, 0.5, 3.0, 1e4])
 def test_a_level_is_put_into_the_grid_once(ratio: float) -> None:
+    """Above its first node and below its last noisy one, too."""
     grid = plans.log_snr(Linear(), 12)
     found, place = with_level(grid, ratio)
     ratios = found.sigma / found.alpha
@@ -72,10 +76,23 @@ def test_a_level_is_put_into_the_grid_once(ratio: float) -> None:
     assert torch.equal(kept, grid.sigma / grid.alpha)
 
 
-@pytest.mark.parametrize("ratio", [1e-5, 1e9])
-def test_noise_outside_of_what_the_model_knows_is_refused(ratio: float) -> None:
+@pytest.mark.parametrize("spread", [1e-5, 1e9])
+def test_noise_outside_of_what_the_model_knows_is_refused(spread: float) -> None:
+    class Narrow:
+        """A model of levels between 0.01 and 100."""
+
+        def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
+            return PAIRS(x, level, seen)
+
+        def take(self, rows: Sequence[int]) -> Narrow:
+            return self
+
+        def check(self, level: Level) -> None:
+            if not 0.01 <= float(level.sigma / level.alpha) <= 100:
+                raise SettingsError("outside")
+
     with pytest.raises(SettingsError, match="too little to be taken"):
-        with_level(plans.log_snr(Linear(), 12), ratio)
+        restore(Narrow(), drawn(4), plans.log_snr(Linear(), 12), Noise((0,)), spread=spread)
 
 
 def test_missing_and_noisy_at_once() -> None:

@@ -38,23 +38,17 @@ def estimated_noise(picture: Tensor, mask: Tensor | None = None) -> float:
 
 
 def with_level(levels: Levels, ratio: float) -> tuple[Levels, int]:
-    """The grid with a node at sigma / alpha = ratio (put in if none is there), and that node's place.
-    Raises SettingsError for a ratio outside the grid's noisy levels."""
+    """The grid with a node at sigma / alpha = ratio (put in if none is there), and that node's place."""
     ratios = levels.sigma / levels.alpha
     noisy = ratios[ratios > 0]
-    least, most = float(noisy[-1]), float(noisy[0])
-    if not least * (1 - 1e-6) <= ratio <= most * (1 + 1e-6):
-        raise SettingsError(
-            f"noise of {ratio:.4g} (in the model's units) is not between {least:.4g} and {most:.4g}, the "
-            "least and strongest that the grid visits: it is too little to be taken away, or leaves nothing"
-        )
     near = int((noisy.log() - math.log(ratio)).abs().argmin())
     if abs(float(noisy[near]) / ratio - 1) < 1e-3:
         return levels, near
     place = int((noisy > ratio).sum())
     norm = math.hypot(1.0, ratio)
     own = Level.of(1 / norm, ratio / norm)
-    return Levels.of(_all(levels.cut(0, place)), own, _all(levels.cut(place, len(levels)))), place
+    parts = [levels.cut(0, place)] if place else []
+    return Levels.of(*(_all(part) for part in parts), own, _all(levels.cut(place, len(levels)))), place
 
 
 def _all(levels: Levels) -> Level:
@@ -90,6 +84,13 @@ def restore(
         finish = Paste(picture, where)
         return painted(denoise, picture, nodes, levels, noise, times=times, jump=jump, finish=finish)
     levels, place = with_level(levels, spread)
+    try:
+        denoise.check(levels[place])
+    except SettingsError:
+        raise SettingsError(
+            f"noise of {spread:.3g} (in the model's units) is not what the model was trained with: it is too "
+            "little to be taken away, or leaves nothing of the picture"
+        ) from None
     nodes = released(where, levels).clamp(max=place)
     return painted(
         denoise, picture, nodes, levels, noise, times=times, jump=jump, spread=spread, finish=unchanged
