@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,19 @@ from sfumato.runs import MOST, Recipe, Run
 
 SETTINGS = "made-by.json"
 TABLE = "metadata.csv"
+OF_ONE = ("seeds", "classes", "class_names", "prompts", "values", "negatives", "index", "columns")
+OF_THE_MOMENT = (
+    "format",
+    "made_by_model",
+    "library",
+    "torch",
+    "machine",
+    "threads",
+    "run",
+    "batch",
+    "one_by_one",
+)
+"""What a picture's account says that belongs to it alone, or to the moment and not to the data set."""
 
 
 def balanced(names: Sequence[str], number: int, others: Sequence[object]) -> list[int]:
@@ -106,21 +120,12 @@ def _file(run: Run, recipe: Recipe, row: int) -> str:
 
 
 def _settings(run: Run, recipe: Recipe) -> dict[str, object]:
-    """What the pictures follow from, beside their seeds and classes."""
+    """What the pictures follow from, beside what is told of each."""
     made = origin(run, recipe.take([0]), Path("x.png"), index=0).model_dump(mode="json")
-    told = (
-        "model",
-        "weights",
-        "weights_sha256",
-        "sampler",
-        "steps",
-        "eta",
-        "tolerance",
-        "guidance",
-        "clip",
-        "grid",
-    )
-    return {name: made[name] for name in told} | {"first_seed": recipe.seeds[0], "name": made["name"]}
+    said: dict[str, object] = {
+        name: value for name, value in made.items() if name not in OF_ONE + OF_THE_MOMENT
+    }
+    return said | {"first_seed": recipe.seeds[0]}
 
 
 def _open(out: Path, settings: dict[str, object], files: Sequence[str]) -> None:
@@ -143,12 +148,19 @@ def _open(out: Path, settings: dict[str, object], files: Sequence[str]) -> None:
 
 
 def _table(run: Run, recipe: Recipe, files: Sequence[str]) -> str:
+    """What is told of each picture: its class, caption and attributes; and its seed."""
+    wishes = recipe.wishes()
+    rows: list[dict[str, object]] = []
+    for name, wish, seed in zip(files, wishes, recipe.seeds, strict=True):
+        row: dict[str, object] = {"file_name": name}
+        row |= {} if wish.label is None else {"class": run.classes[wish.label]}
+        row |= {} if wish.prompt is None else {"text": wish.prompt}
+        values = {key: "|".join(v) if isinstance(v, tuple) else v for key, v in wish.values.items()}
+        rows.append(row | values | {"seed": seed})
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file_name", "class", "seed"] if recipe.classes is not None else ["file_name", "seed"])
-    for row, name in enumerate(files):
-        label = [] if recipe.classes is None else [_class(run, recipe, row) or ""]
-        rows.writerow([name, *label, recipe.seeds[row]])
+    table = csv.DictWriter(text, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     return text.getvalue()
 
 
@@ -175,10 +187,12 @@ def _as_arrays(run: Run, recipe: Recipe, out: Path) -> Path:
     for part, _ in _parts(recipe, range(len(recipe.seeds))):
         made += pixels(run, run.make(part))
         _tell(len(made), len(recipe.seeds))
-    arrays: dict[str, np.ndarray] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
+    arrays: dict[str, Any] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
     if recipe.classes is not None and None not in recipe.classes:
         arrays["labels"] = np.asarray(recipe.classes, dtype=np.int64)
         arrays["label_names"] = np.asarray(run.classes)
+    if recipe.prompts is not None:
+        arrays["captions"] = np.asarray([prompt or "" for prompt in recipe.prompts])
     arrays["made_by"] = np.asarray(json.dumps(_settings(run, recipe)))
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.starts import bench_of, numbers
+from sfumato.cli.edits.starts import bench_of, conditional, numbers
 from sfumato.cli.edits.was import Was, taken_back
-from sfumato.conditions.schema import Tokens
+from sfumato.conditions.schema import Wish
+from sfumato.conditions.tokens import Tokenizer
 from sfumato.denoiser import Denoiser
 from sfumato.editing.first_steps import FirstSteps
 from sfumato.editing.invert import Unseen
@@ -48,13 +49,13 @@ class Change:
 
     def _guided(self, b: Bench, two: Bench, levels: Levels) -> Denoiser:
         """The pairs inside the recipe's guidance and bound."""
-        old = b.run.denoiser(self.was.recipe(b, guidance=1.0, clip=False))
-        new = b.run.denoiser(replace(b.recipe, guidance=1.0, clip=False))
+        old, new = (conditional(b, one.wishes()) for one in (self.was.recipe(b), b.recipe))
         share = self.keep_words or (1.0 if self.weigh else 0.0)
         cross, places = FirstSteps.of(levels, share), FirstSteps.of(levels, self.keep_places)
         denoise: Denoiser = PromptToPrompt(old, new, self._words(b), cross, places)
         if b.recipe.guidance != 1:
-            nothing = b.run.denoiser(Was().recipe(two, clip=False))
+            said = two.recipe.negatives or (None,) * len(two.recipe.seeds)
+            nothing = conditional(b, [Wish(prompt=negative) for negative in said])
             denoise = classifier_free(denoise, nothing, b.recipe.guidance)
         image = b.run.card.image
         return Clipped(denoise, image.low, image.high) if b.recipe.clip else denoise
@@ -63,8 +64,8 @@ class Change:
         """The two captions, word by word. Raises SettingsError for a model that does not read words."""
         if not (self.keep_words or self.weigh):
             return None
-        text, now = b.run.conditions.text, b.recipe.prompt
-        if not isinstance(text, Tokens) or now is None:
+        text, now = b.run.conditions.text, (b.recipe.prompts or (None,))[0]
+        if not isinstance(text, Tokenizer) or now is None:
             raise SettingsError(
                 "--keep-words and --weigh are about the words of a --prompt: they need one, and a model with "
                 "a text encoder of its own"
@@ -78,12 +79,10 @@ class Change:
         return aligned
 
 
-def places_of(text: Tokens, word: str, prompt: str) -> list[int]:
+def places_of(text: Tokenizer, word: str, prompt: str) -> list[int]:
     """Where a word's tokens stand in the row of a prompt. Raises SettingsError where they do not."""
-    row, (inner, empty) = text.rows([prompt])[0].tolist(), text.rows([word, ""]).tolist()
-    count = sum(a != b for a, b in zip(inner, empty, strict=True))
-    tokens = inner[1 : 1 + count]
-    for start in range(1, len(row) - count + 1):
-        if count and row[start : start + count] == tokens:
-            return list(range(start, start + count))
+    tokens, said = text.encode(word), text.encode(prompt)[: text.length - 2]
+    for start in range(len(said) - len(tokens) + 1):
+        if tokens and said[start : start + len(tokens)] == tokens:
+            return list(range(start + 1, start + 1 + len(tokens)))
     raise SettingsError(f"--weigh {word!r}: the prompt {prompt!r} does not hold this word")

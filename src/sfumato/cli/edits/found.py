@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import GRID
 from sfumato.cli.edits.easel import Easel
-from sfumato.cli.edits.starts import bench_of, starts
+from sfumato.cli.edits.starts import bench_of, conditional, starts
 from sfumato.editing.directions import (
     SPACES,
     Directions,
@@ -24,6 +24,7 @@ from sfumato.editing.directions import (
 )
 from sfumato.editing.job import Job, bench, perform
 from sfumato.errors import SettingsError
+from sfumato.guidance.bound import Clipped
 from sfumato.noise import Noise
 from sfumato.plans import descend
 from sfumato.runs import Recipe
@@ -64,12 +65,13 @@ def _looked_at(recipe: Recipe, n: int) -> Recipe:
 
 def _in_features(easel: Easel, count: int, n: int) -> Directions:
     """Of pictures that are drawn for it, unguided."""
-    recipe = replace(_looked_at(easel.recipe, n), guidance=1.0)
+    recipe = _looked_at(easel.recipe, n)
     batches: list[Listening] = []
     for part in recipe.parts():
         b = bench(easel.run, part)
-        heard = Listening(b.denoise)
-        x = prior(b.levels[0], easel.run.card.image.shape, b.noise).to(easel.run.device)
+        image, told = easel.run.card.image, conditional(b, part.wishes())
+        heard = Listening(Clipped(told, image.low, image.high) if part.clip else told)
+        x = prior(b.levels[0], image.shape, b.noise).to(easel.run.device)
         for _ in perform(Job(heard, x, descend(b.levels)), b.how, b.noise):
             pass
         batches.append(heard)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, fitted, in_range
+from sfumato.conditions.schema import Wish
 from sfumato.denoiser import Denoiser
 from sfumato.editing.invert import Unseen, check_plain, invert, regenerate
 from sfumato.editing.job import Bench, bench
@@ -32,6 +33,12 @@ def bench_of(easel: Easel, recipe: Recipe) -> Bench:
     """The bench for some of the results, on the way down from what was inverted if there are pictures."""
     b = bench(easel.run, recipe)
     return replace(b, denoise=Unseen(b.denoise)) if easel.images else b
+
+
+def conditional(b: Bench, wishes: Sequence[Wish]) -> Denoiser:
+    """The model alone, told these wishes, one for each row: what guidance goes around."""
+    rows = b.run.conditions.rows(wishes)
+    return b.run.model.given(**{name: value.to(b.run.device) for name, value in rows.items()})
 
 
 def of_seed(b: Bench, seed: int) -> Start:

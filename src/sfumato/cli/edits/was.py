@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, fitted, in_range
 from sfumato.cli.edits.starts import noise_of
+from sfumato.cli.wishes import settings_of
 from sfumato.denoiser import Denoiser
 from sfumato.editing.img2img import start_of
 from sfumato.editing.invert import check_plain, invert
@@ -31,22 +31,14 @@ class Was:
         """Whether anything is said."""
         return self.class_ is not None or self.prompt is not None or bool(self.values)
 
-    def recipe(self, b: Bench, guidance: float | None = None, clip: bool | None = None) -> Recipe:
-        """The recipe of the same seeds and steps under these conditions; without any, unguided."""
-        said: dict[str, Any] = {
-            "classes": self.class_,
-            "prompt": self.prompt,
-            "set": list(self.values) or None,
-        }
-        return b.run.recipe(
-            len(b.recipe.seeds),
-            seeds=b.recipe.seeds,
-            sampler=b.recipe.sampler,
-            steps=b.recipe.steps,
-            guidance=(b.recipe.guidance if self.told else 1.0) if guidance is None else guidance,
-            clip=b.recipe.clip if clip is None else clip,
-            **{name: value for name, value in said.items() if value is not None},
+    def recipe(self, b: Bench) -> Recipe:
+        """The bench's recipe under these conditions in place of its own; unguided where nothing is said."""
+        values = settings_of(self.values, "--was-set")
+        said = b.run.recipe(
+            len(b.recipe.seeds), classes=self.class_, prompt=self.prompt, set=values, guidance=1
         )
+        told = replace(b.recipe, classes=said.classes, prompts=said.prompts, values=said.values)
+        return told if self.told else replace(told, negatives=None, guidance=1.0, scales={})
 
 
 def taken_back(easel: Easel, b: Bench, source: Denoiser, strength: float) -> tuple[Tensor, Levels]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,12 +91,13 @@ class Way:
 
     def _other(self, easel: Easel, recipe: Recipe) -> Recipe:
         """The recipe of the last picture's conditions."""
-        said: dict[str, Any] = {"classes": self.to_class, "prompt": self.to_prompt}
-        said = {name: value for name, value in said.items() if value is not None}
-        there = easel.run.recipe(
-            len(recipe.seeds), sampler=recipe.sampler, steps=recipe.steps, guidance=recipe.guidance, **said
+        n = len(recipe.seeds)
+        said = easel.run.recipe(n, classes=self.to_class, prompt=self.to_prompt, guidance=1)
+        return replace(
+            recipe,
+            classes=recipe.classes if self.to_class is None else said.classes,
+            prompts=recipe.prompts if self.to_prompt is None else said.prompts,
         )
-        return replace(there, seeds=recipe.seeds, clip=recipe.clip)
 
 
 def _batches(recipe: Recipe) -> list[range]:
