@@ -5,7 +5,8 @@
 Prints the largest error of the round trip (picture, noise, picture) on an exact mixture by plain DDIM
 inversion and by the exact one, with the looks a move; then the same on real digits that the run has not seen,
 with and without guidance. Last, attributes: each digit is made again as each of the ten classes, and a
-separate classifier says which it sees."""
+separate classifier says which it sees.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@
 Makes a balanced data set with the run (`sfumato sample --per-class --as-dataset`, resumed if DIR holds a part
 of it), then trains one small convolutional classifier on it and one on as many real digits, of those that the
 run was trained on. Both are tried on the digits that the run never saw; their accuracies are printed, and the
-first as a share of the second, with the standard error over the test digits."""
+first as a share of the second, with the standard error over the test digits.
+"""
 
 from __future__ import annotations
 

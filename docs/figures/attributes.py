@@ -70,7 +70,7 @@ def inversion(run: Path, scratch: Path, files: Sequence[Path]) -> None:
         for path in files:
             digit = path.stem.split("-")[1]
             out = scratch / f"{path.stem}-{looks}.png"
-            edit("invert", run, path, "--class", digit, "--guidance", 1, "--looks", looks, "--out", out)
+            edit("invert", run, path, "--class", digit, "--guidance", 3, "--looks", looks, "--out", out)
             row.append(pixels(out))
         rows.append(row)
     show("invert", rows)
@@ -79,32 +79,21 @@ def inversion(run: Path, scratch: Path, files: Sequence[Path]) -> None:
 def ways(run: Path, scratch: Path, files: Sequence[Path]) -> None:
     out = scratch / "way.png"
     three = [path for path in files if path.stem.endswith("-3")]
-    edit("interpolate", run, *three[:2], "--class", 3, "--guidance", 1, "--frames", 10, "--out", out)
+    edit("interpolate", run, *three[:2], "--class", 3, "--guidance", 2, "--frames", 10, "--out", out)
     rows = cells(pixels(out), 28)
-    more = ["--class", 3, "--to-class", 8, "--seed", 5, "--frames", 10]
+    more = ["--guidance", 2, "--class", 3, "--to-class", 8, "--seed", 5, "--frames", 10]
     edit("interpolate", run, *more, "--out", scratch / "to.png")
     rows += cells(pixels(scratch / "to.png"), 28)
     show("ways", rows)
-    edit(
-        "interpolate",
-        run,
-        "--seeds",
-        "1,2,3,4",
-        "--class",
-        2,
-        "--sheet",
-        "--frames",
-        7,
-        "--out",
-        scratch / "sheet.png",
-    )
-    show("sheet", cells(pixels(scratch / "sheet.png"), 28))
+    out, more = scratch / "sheet.png", ["--guidance", 2, "--class", 2, "--seeds", "1,2,3,4"]
+    edit("interpolate", run, *more, "--sheet", "--frames", 7, "--out", out)
+    show("sheet", cells(pixels(out), 28))
 
 
 def variations(run: Path, scratch: Path) -> None:
     rows: list[list[np.ndarray]] = []
     for angle in (0.2, 0.4, 0.8):
-        out = scratch / f"near{angle}"
+        out = scratch / f"near-{round(10 * angle)}"
         edit("vary", run, "--of", 3, "--class", 5, "--angle", angle, "-n", 9, "--out", out)
         rows.append([pixels(path) for path in sorted(out.iterdir())])
     show("vary", rows)

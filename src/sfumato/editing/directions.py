@@ -4,7 +4,8 @@ Two spaces. The *features* in the middle of the network, whose principal compone
 attributes that no one has named (Kwon et al. 2023, Asyrp's h-space; Haas et al. 2024): a direction has a part
 for each level of the way down. And the *noise* that a picture is made from: the directions in which the
 picture moves most, the right singular vectors of noise -> picture, by the power method on its Jacobian (as
-Park et al. 2023 do with the features' Jacobian), for one picture or on average over several."""
+Park et al. 2023 do with the features' Jacobian), for one picture or on average over several.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +37,10 @@ class Directions:
     """K directions of one space, the strongest first.
 
     vectors: (K, S, *shape), orthonormal as rows of numbers: their parts at S levels, which have these
-    `angles` (S,), falling; in the noise S is 1. scale: (K,): how far one standard deviation of the pictures
+    `angles` (S,); in the noise S is 1. scale: (K,): how far one standard deviation of the pictures
     is along each. strength: (K,), the share of the features' variance; of the noise, how far the picture
-    moves for each unit."""
+    moves for each unit.
+    """
 
     space: str
     vectors: Tensor

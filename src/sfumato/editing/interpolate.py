@@ -2,7 +2,8 @@
 
 Noise of many dimensions lies near a sphere. On a straight line between two draws its length sinks to 0.7 of
 what the model was trained on, and pictures there are grey and smooth; along the great circle every point is
-as likely as the ends (Shoemake 1985; Song et al. 2021, DDIM, eq. 67)."""
+as likely as the ends (Shoemake 1985; Song et al. 2021, DDIM, eq. 67).
+"""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ class Blend:
     another.
 
     The density that it descends is that of one to the power 1 - u times that of the other to the power u, up
-    to a factor: what both hold likely."""
+    to a factor: what both hold likely.
+    """
 
     one: Denoiser
     other: Denoiser

@@ -147,8 +147,7 @@ def change(
     refine: Refine = Refine(),
 ) -> Job:
     """A picture (B, C, H, W) inverted as what it is and made again as something else: `source` knows its own
-    conditions, `target` the new ones. Under a strength below 1 the way begins lower, and coarse forms
-    stay."""
+    conditions, `target` the new ones. Under a strength below 1 the way begins lower: coarse forms stay."""
     part = levels.cut(start_of(strength, levels), len(levels))
     return Job(Unseen(target), invert(source, picture, part, refine).x, descend(part))
 
@@ -178,9 +177,8 @@ def _slope(move: Move) -> float:
 def _solve(
     denoise: Denoiser, target: Tensor, move: Move, believed: Estimate | None, refine: Refine
 ) -> _Found:
-    """x at move.here whose move lands at the target. The first guess is plain inversion's: the move by
-    what was
-    believed at the target."""
+    """x at move.here whose move lands at the target. The first guess is plain inversion's: the move by what
+    was believed at the target."""
     slope, norm = _slope(move), float(move.there.norm)
     x = target * float(move.here.alpha) if believed is None else carry(believed, move.here)
     xs: list[Tensor] = []
@@ -217,9 +215,8 @@ def _better(old: _Found | None, new: _Found) -> tuple[_Found, bool]:
 
 
 def mixed(xs: Sequence[Tensor], gaps: Sequence[Tensor]) -> Tensor:
-    """The next place of a fixed-point iteration x + gap(x), row by row (Anderson 1965): the combination
-    of what
-    was tried whose gap would be least, were the gap linear, and a step by that gap."""
+    """The next place of a fixed-point iteration x + gap(x), row by row (Anderson 1965): the combination of
+    what was tried whose gap would be least, were the gap linear, and a step by that gap."""
     x, gap = xs[-1], gaps[-1]
     if len(xs) == 1:
         return x + gap

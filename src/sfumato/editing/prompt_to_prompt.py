@@ -4,7 +4,8 @@ Where a word is drawn stands in the maps of attention from the picture's places 
 pictures are made side by side from the same noise, one by the old caption and one by the new, and for the
 first share of the steps the new one looks where the old one looked: a word put in another's place inherits
 its map, an added word has its own, and a word's map may be made stronger or weaker. The maps between the
-places themselves may be kept as well, which also holds the shape of things where only a class changes."""
+places themselves may be kept as well, which also holds the shape of things where only a class changes.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def words(old: Sequence[int], new: Sequence[int]) -> Words:
     """The tokens of two captions, as rows of equal length, aligned.
 
     What is in both keeps its map. A stretch in another's place shares its maps: one by one if both are
-    equally long, else each old map is spread evenly over the new stretch. What is added keeps its own."""
+    equally long, else each old map is spread evenly over the new stretch. What is added keeps its own.
+    """
     mapper, kept = torch.zeros(len(old), len(new)), torch.zeros(len(new))
     for kind, i, i_end, j, j_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if kind not in ("equal", "replace"):

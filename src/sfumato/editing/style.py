@@ -2,7 +2,8 @@
 reference.
 
 Both act on what the model believes, x0, so they go with any model, sampler and guidance, and stop when their
-share of the steps is over: the rest is the model's own finish."""
+share of the steps is over: the rest is the model's own finish.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ class Statistics:
 
     x0 is parted into bands of frequencies, an octave each; the mean and standard deviation of each channel of
     each band become the reference's. weight: 0 changes nothing, 1 takes all. reference: (B, C, H, W) or (1,
-    C, H, W)."""
+    C, H, W).
+    """
 
     denoise: Denoiser
     reference: Tensor

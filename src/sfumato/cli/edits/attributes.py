@@ -36,7 +36,8 @@ def change(
     """Make a picture again as another class, with another attribute, or by another prompt.
 
     It is taken back to its noise as what it was (--was-class, --was-prompt, --was-set), and comes down as
-    what is asked for."""
+    what is asked for.
+    """
     from sfumato.cli.edits.changes import Change
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.was import Was
