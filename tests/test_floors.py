@@ -62,8 +62,11 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "5 run",
         (
-            frozenset({"pipeline", "text_folder", "recipe", "training.told"}),
-            frozenset({"run_folder", "run_classifier", "guided", "training.recipes"}),
+            frozenset({"pipeline", "text_folder", "run_classifier", "training.told"}),
+            frozenset({"run_folder", "judged", "training.recipes"}),
+            frozenset({"weaker"}),
+            frozenset({"recipe"}),
+            frozenset({"guided"}),
             frozenset({"runs"}),
             frozenset({"provenance", "training.run"}),
         ),

@@ -6,7 +6,8 @@ The conditions are added one after the other in a fixed order, each step with it
 
 where d_0 is told nothing and d_k the first k conditions (Brooks et al. 2023, eq. 3). With one scale for all
 that is classifier-free guidance, and with scale 1 the conditional model itself. A negative prompt is what is
-said in the prompt's place where the prompt is not told yet.
+said in the prompt's place where the prompt is not told yet. A weaker run stands in the same mixture; the
+run's classifier steers what comes out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sfumato.conditions.schema import Conditions, Wish
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.guidance.bound import Clipped, Thresholded
-from sfumato.guidance.mix import nested
+from sfumato.guidance.mix import Mix, nested
 from sfumato.guidance.rescale import rescaled
 from sfumato.guidance.scales import Weight, between
 from sfumato.model import Model
@@ -46,6 +47,7 @@ def denoiser(
     that it is shown. Raises SettingsError where it is not told one."""
     wishes = recipe.wishes()
     negatives = recipe.negatives or (None,) * len(wishes)
+    where = torch.device("cpu") if device is None else device
 
     def bound(some: Sequence[Wish], shown: Tensor | None) -> Denoiser:
         rows = conditions.rows(some, shown)
@@ -55,15 +57,21 @@ def denoiser(
         some = [conditions.kept(w, names, other) for w, other in zip(wishes, negatives, strict=True)]
         return bound(some, picture if "picture" in names else None)
 
-    out = bound(wishes, picture)
+    out: Denoiser = bound(wishes, picture)
+    whole = out
     steps = _steps(conditions, recipe, picture is not None)
     if any(scale != 1 for _, scale in steps):
         upto = [[name for names, _ in steps[:k] for name in names] for k in range(len(steps))]
         scales: list[Weight] = [scale for _, scale in steps]
         if recipe.interval is not None:
             scales = [between(scale, *recipe.interval) for scale in scales]
-        mixture = nested([*(told(names) for names in upto), out], scales)
-        out = rescaled(mixture, recipe.rescale) if recipe.rescale else mixture
+        out = nested([*(told(names) for names in upto), whole], scales)
+    if recipe.weaker is not None:
+        out = recipe.weaker.on(out, whole, recipe.weaker.told(wishes, picture, where), recipe.interval)
+    if recipe.rescale and isinstance(out, Mix):
+        out = rescaled(out, recipe.rescale)
+    if recipe.judged is not None:
+        out = recipe.judged.on(out, where, recipe.interval)
     if recipe.threshold is not None:
         return Thresholded(out, recipe.threshold, image.low, image.high)
     return Clipped(out, image.low, image.high) if recipe.clip else out

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import Wish
 from sfumato.errors import SettingsError
+from sfumato.judged import Judged
 from sfumato.samplers import Adaptive, Walker, sampler
+from sfumato.weaker import Weaker
 
 T = TypeVar("T")
 MOST = 1_000_000
@@ -24,7 +26,8 @@ class Recipe:
     Entry i of `classes`, `prompts`, `negatives` and `values` is of picture i: None, or a name that is not
     there, is not told. `guidance` is the scale of all conditions but a picture, `scales` those of some by
     name in its place. `interval` is where it guides, low < sigma/alpha <= high. `rescale` and `threshold`
-    hold back what strong guidance overdoes (see `guidance.rescale` and `guidance.bound`).
+    hold back what strong guidance overdoes (see `guidance.rescale` and `guidance.bound`). `judged` and
+    `weaker` guide by the run's classifier and by a weaker run.
     """
 
     seeds: tuple[int, ...]
@@ -46,6 +49,8 @@ class Recipe:
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
     threshold: float | None = None
+    judged: Judged | None = None
+    weaker: Weaker | None = None
 
     def how(self) -> Walker:
         """The sampler itself."""
@@ -92,6 +97,7 @@ class Recipe:
             prompts=None if self.prompts is None else tuple(self.prompts[row] for row in rows),
             negatives=None if self.negatives is None else tuple(self.negatives[row] for row in rows),
             values=None if self.values is None else tuple(self.values[row] for row in rows),
+            judged=None if self.judged is None else self.judged.take(rows),
         )
 
 

@@ -25,6 +25,7 @@ from sfumato.data.bundled import model_path
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.guided import Scale, denoiser, interval_of, scales_of
+from sfumato.judged import Judged, judged
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.recipe import MOST, Recipe, at_least, some, spread
@@ -34,6 +35,7 @@ from sfumato.sampling import Step, prior
 from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
+from sfumato.weaker import weaker
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,9 @@ class Run:
         interval: Sequence[float | int] | None = None,
         rescale: float | int = 0.0,
         threshold: float | int | None = None,
+        classifier_guidance: float | int = 0.0,
+        autoguide: Path | str | None = None,
+        autoguide_scale: float | int = 2.0,
         clip: bool | None = None,
         batch: int = 64,
         one_by_one: bool = False,
@@ -92,11 +97,18 @@ class Run:
         (None: not told). Picture i has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free
         guidance's scale: 1 is the conditional model alone; {"text": 5, "class": 2} are scales of single
         conditions, 1 for the others. `interval` is where it guides, two values of sigma/alpha, `rescale` a
-        share by which it keeps the contrast, and `threshold` a quantile for dynamic thresholding. `clip`
+        share by which it keeps the contrast, and `threshold` a quantile for dynamic thresholding.
+        `classifier_guidance` is the scale of the run's own classifier, which knows the classes for a model
+        without any; `autoguide` a weaker run to move away from, 1 being no `autoguide_scale`. `clip`
         keeps every x0-estimate in the images' range. `tolerance` goes with adaptive samplers, `steps` with
         all others.
         """
         count, told = spread(n, seeds, classes=classes, prompts=prompt, negatives=negative, settings=set)
+        judge: Judged | None = None
+        if classifier_guidance:
+            classes_of = told["classes"] or [None] * count
+            judge = judged(self.path, classes_of, classifier_guidance, self.card.image.shape)
+            told["classes"] = None if self.card.classes is None else told["classes"]
         try:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
@@ -117,6 +129,8 @@ class Run:
             interval=None if interval is None else interval_of(interval),
             rescale=float(rescale),
             threshold=None if threshold is None else float(threshold),
+            judged=judge,
+            weaker=None if autoguide is None else weaker(autoguide, autoguide_scale, self.card),
             clip=self._clip(clip),
             batch=at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
@@ -151,7 +165,9 @@ class Run:
         common, named = scales_of(conditions, asked, self.card.sampler.guidance, able)
         if any(other is not None for other in others) and named.get("text", common) == 1:
             raise SettingsError("a negative prompt works through guidance: give a --guidance above 1")
-        if {common, *named.values()} == {1.0} and (recipe.interval is not None or recipe.rescale):
+        mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None
+        alone = recipe.interval is not None and recipe.judged is None
+        if not mixed and (alone or recipe.rescale):
             raise SettingsError(
                 "an interval and a rescale are of guidance: give a --guidance, or leave them out"
             )
@@ -227,6 +243,9 @@ class Run:
         interval: Sequence[float | int] | None = None,
         rescale: float | int = 0.0,
         threshold: float | int | None = None,
+        classifier_guidance: float | int = 0.0,
+        autoguide: Path | str | None = None,
+        autoguide_scale: float | int = 2.0,
         clip: bool | None = None,
         batch: int = 64,
         one_by_one: bool = False,
@@ -249,6 +268,9 @@ class Run:
             interval=interval,
             rescale=rescale,
             threshold=threshold,
+            classifier_guidance=classifier_guidance,
+            autoguide=autoguide,
+            autoguide_scale=autoguide_scale,
             clip=clip,
             batch=batch,
             one_by_one=one_by_one,
