@@ -79,7 +79,7 @@ class SmallClip:
                     f"this CLIP sees noisy pictures of {size[1]} x {size[0]} alone, not of "
                     f"{pictures.shape[3]} x {pictures.shape[2]}: train one on the model's size"
                 )
-            pictures = resized(pictures, size)
+            pictures = resized(pictures, (size[0], size[1]))
         return self.network.see(pictures, label if self.noisy else None)
 
     def read(self, texts: Sequence[str]) -> Tensor:
