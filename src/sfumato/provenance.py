@@ -26,6 +26,13 @@ from sfumato.conditions.schema import LONGEST
 from sfumato.data.bundled import bundled_name
 from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
+from sfumato.recorded_guides import (
+    JudgedSettings,
+    WeakerSettings,
+    describe_judged,
+    describe_weaker,
+    pairs_of,
+)
 from sfumato.recorded_schedules import Part
 from sfumato.runs import Recipe, Run
 
@@ -85,16 +92,21 @@ class Origin(Part):
     """Where it guides; None for no upper end."""
     rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    judged: JudgedSettings | None = None
+    weaker: WeakerSettings | None = None
 
-    def asked(self) -> dict[str, Any]:
-        """What was asked for, as arguments of `Run.recipe`."""
+    def asked(self, home: Path) -> dict[str, Any]:
+        """What was asked for, as arguments of `Run.recipe`; `home` is the picture's folder."""
         each = {"prompt": self.prompts, "negative": self.negatives, "set": self.values}
         told = {what: _unfolded(said, len(self.seeds)) for what, said in each.items()}
         plain = ("seeds", "classes", "sampler", "steps", "eta", "tolerance", "clip", "batch", "one_by_one")
         same = {name: getattr(self, name) for name in (*plain, "rescale", "threshold")}
         open_end = self.interval is not None and self.interval[1] is None
         interval = (self.interval[0], math.inf) if self.interval is not None and open_end else self.interval
-        return same | told | {"guidance": self.scales or self.guidance, "interval": interval}
+        guides = {} if self.weaker is None else self.weaker.asked(home)
+        if self.judged is not None:
+            guides |= {"classes": self.judged.classes, "classifier_guidance": self.judged.scale}
+        return same | told | guides | {"guidance": self.scales or self.guidance, "interval": interval}
 
 
 def machine(device: torch.device) -> str:
@@ -163,6 +175,8 @@ def origin(
         interval=_ends(recipe.interval),
         rescale=recipe.rescale,
         threshold=recipe.threshold,
+        judged=describe_judged(recipe.judged),
+        weaker=describe_weaker(recipe.weaker, lambda other: seen_from(path.parent, other)),
     )
 
 
@@ -196,8 +210,9 @@ def parameters(made: Origin, width: int, height: int) -> str:
     at = made.index or 0
     n = len(made.seeds)
     classes = [made.class_names.get(str(number)) for number in made.classes or ()]
-    prompts, negatives, values = (_unfolded(t, n) for t in (made.prompts, made.negatives, made.values))
-    settings = [_set(one) for one in values or ()]
+    classes = made.judged.named() if made.judged is not None and not classes else classes
+    prompts, negatives = _unfolded(made.prompts, n), _unfolded(made.negatives, n)
+    settings = [_set(one) for one in _unfolded(made.values, n) or ()]
     rows = slice(None) if made.columns is not None else slice(at, at + 1)
     words = [_once((said or ())[rows]) for said in (classes, prompts, settings)]
     prompt, other = ", ".join(part for part in words if part), _once((negatives or ())[rows])
@@ -206,6 +221,8 @@ def parameters(made: Origin, width: int, height: int) -> str:
         "Steps": made.steps,
         "Sampler": made.sampler,
         "CFG scale": ", ".join(f"{k} {v:g}" for k, v in made.scales.items()) or f"{made.guidance:g}",
+        "Classifier guidance": None if made.judged is None else f"{made.judged.scale:g}",
+        "Auto-guidance": None if made.weaker is None else f"{made.weaker.scale:g}",
         "Seed": made.seeds[at],
         "Size": f"{width}x{height}",
         "Model hash": made.weights_sha256[:10],
@@ -252,6 +269,7 @@ def check_places(made: Origin, where: Path | str) -> None:
     wrong = made.classes is not None and len(made.classes) != n
     each = (made.prompts, made.negatives, made.values)
     wrong = wrong or any(said is not None and len(said) not in (1, n) for said in each)
+    wrong = wrong or (made.judged is not None and len(made.judged.classes) != n)
     if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
         raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
 
@@ -273,6 +291,7 @@ def differences(made: Origin, run: Run, recipe: Recipe) -> list[Difference]:
     pairs = [
         ("model", made.model[:12], run.card.core()[:12]),
         ("weights", made.weights_sha256[:12], run.sha256[:12]),
+        *pairs_of(made.judged, made.weaker, recipe),
         ("noise stream", str(made.noise_stream), str(noise.STREAM)),
         ("grid of levels", made.grid[:12], grid_hash(run, recipe)[:12]),
         ("sfumato", made.library, __version__),

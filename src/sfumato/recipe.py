@@ -116,12 +116,12 @@ def spread(
     A text, a number or a table is said of all; any other sequence of each. Raises SettingsError where lengths
     do not agree.
     """
-    listed = {
+    listed: dict[str, list[Any] | None] = {
         what: list(value)
         for what, value in said.items()
         if isinstance(value, Sequence) and not isinstance(value, str)
     }
-    counts = {what: len(value) for what, value in listed.items()}
+    counts = {what: len(value) for what, value in listed.items() if value is not None}
     counts |= {
         what: k for what, k in (("n", n), ("seeds", None if seeds is None else len(seeds))) if k is not None
     }
@@ -133,7 +133,9 @@ def spread(
     count = next(iter(counts.values()), 1)
     if not 1 <= count <= MOST:
         raise SettingsError(f"{count} pictures: give a number from 1 to {MOST:,}")
-    every = {what: None if value is None else [value] * count for what, value in said.items()}
+    every: dict[str, list[Any] | None] = {
+        what: None if value is None else [value] * count for what, value in said.items()
+    }
     return count, every | listed
 
 
