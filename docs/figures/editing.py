@@ -99,7 +99,7 @@ def inpaint(run: Path, scratch: Path, picture: Path, digit: str) -> None:
 
 
 def soft(run: Path, scratch: Path, picture: Path, digit: str) -> None:
-    ramp = np.broadcast_to(np.linspace(0, 255, 28).astype(np.uint8), (28, 28)).copy()
+    ramp = np.broadcast_to(np.linspace(255, 0, 28).astype(np.uint8), (28, 28)).copy()
     mask = saved(ramp, scratch / "soft.png")
     results = several(scratch / "soft", "inpaint", run, picture, "--mask", mask, "--class", digit, n=5)
     sheet("soft", [[grey(picture), ramp, *results]])
@@ -130,7 +130,7 @@ def restore(run: Path, scratch: Path, picture: Path) -> None:
     for name, before, words in (
         ("scratched", over(torn), (scratched, "--missing", "transparent")),
         ("holes", over(blocks), (holes, "--missing", "transparent")),
-        ("noisy", grey(noisy), (noisy, "--noise", 0.2)),
+        ("noisy", grey(noisy), (noisy, "--noise", 0.2, "--eta", 1)),
     ):
         rows.append([clean, before, *several(scratch / name, "restore", run, *words, "--class", "none", n=4)])
     sheet("restore", rows)
@@ -141,7 +141,7 @@ def objects(run: Path, scratch: Path) -> None:
     two = np.concatenate([digit_of(4), digit_of(7)], axis=1)
     picture = saved(two, scratch / "two.png")
     mask = np.zeros_like(two)
-    mask[2:26, 30:54] = 255
+    mask[:, 30:56] = 255
     where = saved(mask, scratch / "second.png")
     rows = [[two, masked(two, mask)]]
     for digit in ("2", "8"):
@@ -150,14 +150,14 @@ def objects(run: Path, scratch: Path) -> None:
         edit("replace", run, picture, *words)
         rows[-1].append(grey(out))
     sheet("replace", rows)
-    nine = digit_of(9)
-    picture = saved(nine, scratch / "nine.png")
-    tail = box(15, 28, 4, 24)
-    where = saved(tail, scratch / "tail.png")
-    results = several(
-        scratch / "removed", "remove", run, picture, "--mask", where, "--grow", 1, "--class", "none"
-    )
-    sheet("remove", [[nine, masked(nine, tail), *results]])
+    blotted = digit_of(9).copy()
+    blot = (np.arange(28)[:, None] - 21) ** 2 + (np.arange(28) - 12) ** 2 <= 16
+    blotted[blot] = 230
+    picture = saved(blotted, scratch / "blotted.png")
+    mask = (blot * 255).astype(np.uint8)
+    where = saved(mask, scratch / "blot.png")
+    results = several(scratch / "removed", "remove", run, picture, "--mask", where)
+    sheet("remove", [[blotted, masked(blotted, mask), *results]])
 
 
 def digit_of(number: int, place: int = 3) -> np.ndarray:
@@ -177,7 +177,7 @@ def main() -> None:
         eight = saved(digit_of(8), scratch / "eight.png")
         img2img(run, scratch, three)
         inpaint(run, scratch, eight, "8")
-        soft(run, scratch, three, "8")
+        soft(run, scratch, eight, "3")
         outpaint(run, scratch, eight, "8")
         restore(run, scratch, eight)
         objects(run, scratch)
