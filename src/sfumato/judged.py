@@ -26,11 +26,14 @@ class Judged:
     run: Path
     sha256: str
     classes: tuple[int | None, ...]
+    names: tuple[str | None, ...]
+    """Of these classes."""
     scale: float
 
     def take(self, rows: Sequence[int]) -> Judged:
         """That of some of the pictures."""
-        return replace(self, classes=tuple(self.classes[row] for row in rows))
+        classes = tuple(self.classes[row] for row in rows)
+        return replace(self, classes=classes, names=tuple(self.names[row] for row in rows))
 
     def on(
         self, denoise: Denoiser, device: torch.device, interval: tuple[float, float] | None = None
@@ -62,7 +65,8 @@ def judged(
         raise RunError(f"{run}: its classifier judges pictures of {size}: train it again for this model")
     known = Classes(stored.card.classes, null=True)
     rows = tuple(None if one is None else known.find(one) for one in asked)
-    return Judged(run, stored.sha256, rows, float(scale))
+    names = tuple(None if row is None else known.names[row] for row in rows)
+    return Judged(run, stored.sha256, rows, names, float(scale))
 
 
 def names_of(run: Path) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def again(image: Path, asked: Path | None = None, device: str = "auto") -> Again
 def recipe_of(made: Origin, run: Run, image: Path) -> Recipe:
     """The recorded recipe, judged by the run like any other wish: the file is anybody's."""
     try:
-        return run.recipe(**made.asked())
+        return run.recipe(**made.asked(image.parent))
     except SettingsError as error:
         raise RunError(f"{image}: the run {run.path} cannot make it, so it is another's ({error})") from None
 

@@ -101,6 +101,8 @@ def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     words += list(dict.fromkeys(f"{k}{v}" for one in recipe.values or () for k, v in (one or {}).items()))
     words += [f"guidance{recipe.guidance:g}"] if recipe.guidance != 1 else []
     words += [f"{name}{scale:g}" for name, scale in recipe.scales.items()]
+    words += [f"classifier{recipe.judged.scale:g}"] if recipe.judged is not None else []
+    words += [f"autoguide{recipe.weaker.scale:g}"] if recipe.weaker is not None else []
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
     words += [run.weights] if run.weights != "ema" else []
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120]

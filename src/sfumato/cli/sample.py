@@ -41,6 +41,13 @@ def sample(
     interval: str | None = typer.Option(None, help="Guide only where LOW < sigma/alpha <= HIGH: 0.2,5."),
     rescale: float = typer.Option(0.0, help="Share by which guidance keeps the contrast, as 0.7."),
     threshold: float | None = typer.Option(None, help="Dynamic thresholding at this quantile, as 0.995."),
+    classifier_guidance: float = typer.Option(
+        0.0, help="Scale of the run's own classifier (sfumato train-classifier), towards --class."
+    ),
+    autoguide: Path | None = typer.Option(  # noqa: B008
+        None, help="A weaker run of the same kind, to move away from."
+    ),
+    autoguide_scale: float = typer.Option(2.0, help="How far; 1 is not at all."),
     eta: float | None = typer.Option(None, help="Share of new noise at each step, 0 to 1 (DDIM's eta)."),
     tolerance: float | None = typer.Option(
         None, help="Of adaptive samplers, instead of --steps: the error of a step. [0.05]"
@@ -75,6 +82,7 @@ def sample(
     from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
     from sfumato.cli.wishes import interval_of, possible, scale_of, settings_of
     from sfumato.inside.sheet import check_sheet, write_sheet
+    from sfumato.judged import names_of
     from sfumato.runs import load
 
     reel = None if film is None else Film(film, film_of)
@@ -89,13 +97,15 @@ def sample(
             typer.echo(line)
         return
     asked = class_ or []
-    classes, prompts, columns = arrange_all(opened.classes, number, asked, prompt or [])
+    names = opened.classes or (names_of(opened.path) if classifier_guidance else ())
+    classes, prompts, columns = arrange_all(names, number, asked, prompt or [])
     if per_class is not None:
-        classes = balanced(opened.classes, per_class, (number, asked, prompt))
+        classes = balanced(names, per_class, (number, asked, prompt))
     recipe = opened.recipe(
         len(classes), classes=classes, prompt=prompts, negative=negative, set=settings_of(set_ or []),
         steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed, guidance=scale_of(guidance),
         interval=interval_of(interval), rescale=rescale, threshold=threshold, clip=clip, batch=batch,
+        classifier_guidance=classifier_guidance, autoguide=autoguide, autoguide_scale=autoguide_scale,
         one_by_one=one_by_one,
     )  # fmt: skip
     if as_dataset is not None:

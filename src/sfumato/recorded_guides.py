@@ -1,0 +1,75 @@
+"""What a picture's account says of the guides beside its conditions: a classifier, a weaker run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from sfumato.judged import Judged
+from sfumato.recipe import Recipe
+from sfumato.recorded_schedules import Part
+from sfumato.weaker import Weaker
+
+MOST = 100_000
+
+Text = Annotated[str, Field(max_length=4096)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[int, Field(ge=0, le=2**31)]
+Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+class JudgedSettings(Part):
+    """The run's own classifier: its file's hash, and the number and name of its class for each picture."""
+
+    scale: Scale
+    sha256: Hash
+    classes: Annotated[tuple[Number | None, ...], Field(min_length=1, max_length=MOST)]
+    names: Annotated[dict[Text, Text], Field(max_length=MOST)]
+
+    def named(self) -> list[str | None]:
+        """The name of each picture's class."""
+        return [None if number is None else self.names.get(str(number)) for number in self.classes]
+
+
+class WeakerSettings(Part):
+    """A weaker run, as seen from the picture's folder, and its weights."""
+
+    scale: Scale
+    run: Text
+    weights: Text
+    sha256: Hash
+
+    def asked(self, home: Path) -> dict[str, Any]:
+        """Arguments of `Run.recipe`, for a picture in this folder."""
+        return {"autoguide": home / self.run, "autoguide_scale": self.scale}
+
+
+def describe_judged(said: Judged | None) -> JudgedSettings | None:
+    """What an account says of classifier guidance."""
+    if said is None:
+        return None
+    pairs = zip(said.classes, said.names, strict=True)
+    names = {str(number): name for number, name in pairs if number is not None and name is not None}
+    return JudgedSettings(scale=said.scale, sha256=said.sha256, classes=said.classes, names=names)
+
+
+def describe_weaker(said: Weaker | None, seen: Callable[[Path], str]) -> WeakerSettings | None:
+    """What an account says of auto-guidance; `seen` says where the run is, from the picture's folder."""
+    if said is None:
+        return None
+    return WeakerSettings(scale=said.scale, run=seen(said.run), weights=said.weights, sha256=said.sha256)
+
+
+def pairs_of(
+    judged: JudgedSettings | None, weaker: WeakerSettings | None, recipe: Recipe
+) -> list[tuple[str, str, str]]:
+    """What, then and now: the guides of an account beside those that the recipe finds today."""
+    pairs: list[tuple[str, str, str]] = []
+    if judged is not None and recipe.judged is not None:
+        pairs.append(("classifier", judged.sha256[:12], recipe.judged.sha256[:12]))
+    if weaker is not None and recipe.weaker is not None:
+        pairs.append(("weaker run", weaker.sha256[:12], recipe.weaker.sha256[:12]))
+    return pairs
