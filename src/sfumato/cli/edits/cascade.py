@@ -30,7 +30,7 @@ def cascade(
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An attribute of BASE.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What to draw, for a BASE with text.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Of BASE. [its own]")] = None,
+    guidance: Annotated[str | None, typer.Option(help="Of BASE, as for sample. [its own]")] = None,
     steps: Annotated[int | None, typer.Option(help="Of every run. [its own]")] = None,
     augment: Annotated[
         float | None,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import arrange, check_target, pixels
 from sfumato.cli.edits.options import Asked, Draw, Task
-from sfumato.cli.wishes import settings_of
+from sfumato.cli.wishes import interval_of, scale_of, settings_of
 from sfumato.data.dataset import to_unit
 from sfumato.data.decode import decode
 from sfumato.data.fit import Resize, fit, plain
@@ -22,6 +22,7 @@ from sfumato.editing.noise_file import ENDING, read_noise
 from sfumato.editing.record import Account, account_of
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
+from sfumato.judged import names_of
 from sfumato.runs import Recipe, Run, load
 
 COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
@@ -102,7 +103,9 @@ class Easel:
     @property
     def conditioned(self) -> bool:
         """Whether something is asked for: a class, an attribute, a prompt."""
-        return any(self.run.conditions.says(wish) for wish in self.recipe.wishes())
+        wishes = self.recipe.wishes()
+        told = any(wish.label is not None or wish.values or wish.prompt for wish in wishes)
+        return told or self.recipe.judged is not None
 
     def benches(
         self, condition: Tensor | None = None, size: tuple[int, int] | None = None
@@ -179,21 +182,29 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
     if asked.ensemble is not None and (asked.ensemble < 2 or asked.number != 1):
         raise SettingsError(f"--ensemble {asked.ensemble}: give at least 2, and no -n beside it")
     number = asked.ensemble or asked.number
-    classes, columns = arrange(run.classes, number, asked.class_ or [])
+    names = run.classes or (names_of(run.path) if asked.classifier_guidance else ())
+    classes, columns = arrange(names, number, asked.class_ or [])
     if not asked.class_:
         classes = [None] * number
-    more: dict[str, Any] = {"prompt": asked.prompt, "negative": asked.negative}
     recipe = run.recipe(
         len(classes),
         classes=classes,
+        prompt=asked.prompt,
+        negative=asked.negative,
+        set=settings_of(asked.set_ or []),
         steps=asked.steps,
         sampler=asked.sampler,
         eta=asked.eta,
         seed=asked.seed,
-        guidance=asked.guidance,
+        guidance=scale_of(asked.guidance),
+        interval=interval_of(asked.interval),
+        rescale=asked.rescale,
+        threshold=asked.threshold,
+        classifier_guidance=asked.classifier_guidance,
+        autoguide=asked.autoguide,
+        autoguide_scale=asked.autoguide_scale,
+        clip=asked.clip,
         batch=asked.batch,
-        set=settings_of(asked.set_ or []),
-        **more,
     )
     return recipe, columns
 

@@ -45,12 +45,31 @@ class Asked:
         typer.Option("--class", help="A class by name or number; several by commas; all; none."),
     ] = None
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An attribute of the model, as in age=0.7.")
+        list[str] | None,
+        typer.Option("--set", help="An attribute, as in age=0.7; several labels as in tags=a|b."),
     ] = None
     prompt: Annotated[str | None, typer.Option(help="What to draw, for models with text.")] = None
     negative: Annotated[str | None, typer.Option(help="What not to draw, for models with text.")] = None
     guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance; 1 is none. [the run's own]")
+        str | None,
+        typer.Option(help="Classifier-free guidance; 1 is none; text=5,class=2 for each. [the run's own]"),
+    ] = None
+    interval: Annotated[
+        str | None, typer.Option(help="Guide only where LOW < sigma/alpha <= HIGH: 0.2,5.")
+    ] = None
+    rescale: Annotated[float, typer.Option(help="Share by which guidance keeps the contrast, as 0.7.")] = 0.0
+    threshold: Annotated[
+        float | None, typer.Option(help="Dynamic thresholding at this quantile, as 0.995.")
+    ] = None
+    classifier_guidance: Annotated[
+        float, typer.Option(help="Scale of the run's own classifier, towards --class.")
+    ] = 0.0
+    autoguide: Annotated[
+        Path | None, typer.Option(help="A weaker run of the same kind, to move away from.")
+    ] = None
+    autoguide_scale: Annotated[float, typer.Option(help="How far; 1 is not at all.")] = 2.0
+    clip: Annotated[
+        bool | None, typer.Option("--clip/--no-clip", help="Keep estimates in range. [the run's own]")
     ] = None
     steps: Annotated[int | None, typer.Option(help="Levels of the whole grid. [the run's own]")] = None
     sampler: Annotated[str | None, typer.Option(help="See sfumato samplers. [the run's own]")] = None

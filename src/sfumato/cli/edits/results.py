@@ -17,6 +17,7 @@ import torch
 from sfumato.cli.drawing import GRID, make_room
 from sfumato.cli.edits.easel import Easel, Result
 from sfumato.cli.edits.options import Task
+from sfumato.data.bundled import bundled_name
 from sfumato.editing.record import Edited, Source, pixel_hash
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels, grid, write_png
@@ -36,9 +37,11 @@ class Target:
 
     @staticmethod
     def of(run: Run, out: Path | None, many: bool) -> Target:
-        """As --out says; RUN/edits/ without it. Raises SettingsError for several pictures and one file."""
+        """As --out says; without it RUN/edits/, or edits/ here for a model of the package. Raises
+        SettingsError for several pictures and one file."""
         if out is None:
-            return Target(run.path / "edits", True)
+            home = run.path if bundled_name(run.path) is None else Path()
+            return Target(home / "edits", True)
         one = out.suffix.lower() == ".png" and not out.is_dir()
         if one and many:
             raise SettingsError(f"--out {out}: several pictures do not go into one file: give a folder")
