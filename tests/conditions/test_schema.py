@@ -55,7 +55,7 @@ def test_samples_of_the_data_are_wishes_too() -> None:
     wishes = ALL.wishes(batch)
     assert wishes == (WISH, Wish(2))
     assert Conditions().wishes(batch) == (Wish(), Wish())
-    assert ALL.wishes(batch, {"tags": [("a",), ("b",)]})[1].values == {"tags": ("b",)}  # type: ignore[dict-item]
+    assert ALL.wishes(batch, {"colour": ["red", "blue"]})[1].values == {"colour": "blue"}
 
 
 @pytest.mark.parametrize(
