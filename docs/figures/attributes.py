@@ -68,9 +68,8 @@ def inversion(run: Path, scratch: Path, files: Sequence[Path]) -> None:
     for looks in (1, 30):
         row: list[np.ndarray] = []
         for path in files:
-            digit = path.stem.split("-")[1]
-            out = scratch / f"{path.stem}-{looks}.png"
-            edit("invert", run, path, "--class", digit, "--guidance", 3, "--looks", looks, "--out", out)
+            out, more = scratch / f"{path.stem}-{looks}.png", ["--guidance", 3, "--steps", 20]
+            edit("invert", run, path, "--class", path.stem[-1], *more, "--looks", looks, "--out", out)
             row.append(pixels(out))
         rows.append(row)
     show("invert", rows)
