@@ -22,7 +22,7 @@ from sfumato.provenance import read_origin
 from sfumato.run_folder import WEIGHTS, save
 from sfumato.runs import load
 
-COMMANDS = ("train", "sample", "samplers", "replay", "inspect", "evaluate", "demo")
+COMMANDS = ("train", "train-classifier", "sample", "samplers", "replay", "inspect", "evaluate", "demo")
 
 
 def says(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[str], str]:
