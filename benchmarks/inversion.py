@@ -59,10 +59,10 @@ def denoiser(run: Run, classes: list[int], guidance: float) -> Denoiser:
     return run.denoiser(run.recipe(len(classes), classes=classes, guidance=guidance, sampler="ddim"))
 
 
-@torch.no_grad()
 def attributes(run: Run, x: Tensor, y: list[int], levels: Levels) -> None:
     judge, accuracy = train_judge()
     print(f"the judge knows {accuracy:.1%} of real digits")
+    judge.requires_grad_(False)
     asked = [digit for _ in y for digit in range(10)]
     own = torch.tensor([10 * i + digit for i, digit in enumerate(y)])
     for up, down in ((1.0, 1.0), (1.0, 2.0), (2.0, 2.0), (3.0, 3.0)):
