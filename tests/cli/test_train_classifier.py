@@ -15,6 +15,7 @@ from corpora import small
 from sfumato import cli
 from sfumato.card import build
 from sfumato.data.decode import decode
+from sfumato.errors import SettingsError
 from sfumato.files.pictures import grid, to_bytes
 from sfumato.guidance.bound import Clipped, Thresholded
 from sfumato.guidance.classifier import logits
@@ -197,6 +198,14 @@ def test_replay_says_what_has_changed(
     code, _, err = says(capsys, "replay", out, "--device", "cpu")
     assert code == 1
     assert "weak" in err
+
+
+def test_a_run_says_what_its_classifier_knows(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines, _ = says(capsys, "sample", runs / "plain", "--conditions")
+    assert code == 0
+    assert any("--classifier-guidance" in line and "cat, dog, ox" in line for line in lines)
+    with pytest.raises(SettingsError, match="ask for classes"):
+        load(runs / "plain", "cpu").recipe(2, classifier_guidance=2.0)
 
 
 def test_a_scale_of_nothing_guides_nothing(runs: Path) -> None:

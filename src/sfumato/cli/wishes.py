@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sfumato.conditions.attributes import number
 from sfumato.errors import SettingsError
+from sfumato.judged import names_of
+from sfumato.run_classifier import WEIGHTS
 from sfumato.runs import Run
 
 
@@ -46,7 +48,7 @@ def interval_of(said: str | None) -> tuple[float, float] | None:
 def possible(run: Run) -> Iterator[str]:
     """What the run's model can be told, and a command that tells it something."""
     conditions = run.conditions
-    lines = conditions.describe()
+    lines = [*conditions.describe(), *_judged(run)]
     if not lines:
         yield f"{run.path} takes no conditions: sfumato sample {run.path} -n 16"
         return
@@ -59,6 +61,15 @@ def possible(run: Run) -> Iterator[str]:
     words += ['--prompt "..."'] if conditions.text is not None else []
     if words:
         yield f"  sfumato sample {run.path} {' '.join(words)}"
+
+
+def _judged(run: Run) -> list[str]:
+    """What its classifier, if it has one, can be asked for."""
+    if not (run.path / WEIGHTS).is_file():
+        return []
+    names = names_of(run.path)
+    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return [f"--classifier-guidance SCALE --class NAME, by its classifier: {listed}"]
 
 
 def _number(said: str, option: str) -> float:

@@ -63,7 +63,7 @@ class Steered:
             return self.denoise(x, level, seen)
         estimate, slope = (self._through if self.through else self._beside)(x, level, seen)
         by = spread_on(weight, x)
-        push = torch.where(by != 0, by * slope, torch.zeros_like(slope))
+        push = torch.where((by != 0).to(x.device), by * slope, torch.zeros_like(slope))
         return replace(Estimate.of(x, level, x0=estimate.x0 + push), spread=estimate.spread)
 
     def take(self, rows: Sequence[int]) -> Steered:
