@@ -63,7 +63,7 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
         "5 run",
         (
             frozenset({"pipeline", "text_folder", "run_classifier", "training.told"}),
-            frozenset({"run_folder", "judged", "training.recipes"}),
+            frozenset({"run_folder", "judged", "pulled", "training.recipes"}),
             frozenset({"weaker"}),
             frozenset({"recipe"}),
             frozenset({"guided"}),

@@ -7,7 +7,7 @@ The conditions are added one after the other in a fixed order, each step with it
 where d_0 is told nothing and d_k the first k conditions (Brooks et al. 2023, eq. 3). With one scale for all
 that is classifier-free guidance, and with scale 1 the conditional model itself. A negative prompt is what is
 said in the prompt's place where the prompt is not told yet. A weaker run stands in the same mixture; the
-run's classifier steers what comes out.
+run's classifier and a CLIP steer what comes out.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def denoiser(
         out = rescaled(out, recipe.rescale)
     if recipe.judged is not None:
         out = recipe.judged.on(out, where, recipe.interval)
+    if recipe.pulled is not None:
+        out = recipe.pulled.on(out, where, recipe.interval)
     if recipe.threshold is not None:
         return Thresholded(out, recipe.threshold, image.low, image.high)
     return Clipped(out, image.low, image.high) if recipe.clip else out

@@ -28,8 +28,10 @@ from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.recorded_guides import (
     JudgedSettings,
+    PulledSettings,
     WeakerSettings,
     describe_judged,
+    describe_pulled,
     describe_weaker,
     pairs_of,
 )
@@ -94,6 +96,7 @@ class Origin(Part):
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     judged: JudgedSettings | None = None
     weaker: WeakerSettings | None = None
+    pulled: PulledSettings | None = None
 
     def asked(self, home: Path) -> dict[str, Any]:
         """What was asked for, as arguments of `Run.recipe`; `home` is the picture's folder."""
@@ -106,6 +109,9 @@ class Origin(Part):
         guides = {} if self.weaker is None else self.weaker.asked(home)
         if self.judged is not None:
             guides |= {"classes": self.judged.classes, "classifier_guidance": self.judged.scale}
+        if self.pulled is not None:
+            guides |= self.pulled.asked(home)
+            told["prompt"] = told["prompt"] or self.pulled.captions(len(self.seeds))
         return same | told | guides | {"guidance": self.scales or self.guidance, "interval": interval}
 
 
@@ -177,6 +183,7 @@ def origin(
         threshold=recipe.threshold,
         judged=describe_judged(recipe.judged),
         weaker=describe_weaker(recipe.weaker, lambda other: seen_from(path.parent, other)),
+        pulled=describe_pulled(recipe.pulled, lambda other: seen_from(path.parent, other)),
     )
 
 
@@ -212,6 +219,7 @@ def parameters(made: Origin, width: int, height: int) -> str:
     classes = [made.class_names.get(str(number)) for number in made.classes or ()]
     classes = made.judged.named() if made.judged is not None and not classes else classes
     prompts, negatives = _unfolded(made.prompts, n), _unfolded(made.negatives, n)
+    prompts = made.pulled.captions(n) if made.pulled is not None and prompts is None else prompts
     settings = [_set(one) for one in _unfolded(made.values, n) or ()]
     rows = slice(None) if made.columns is not None else slice(at, at + 1)
     words = [_once((said or ())[rows]) for said in (classes, prompts, settings)]
@@ -223,6 +231,7 @@ def parameters(made: Origin, width: int, height: int) -> str:
         "CFG scale": ", ".join(f"{k} {v:g}" for k, v in made.scales.items()) or f"{made.guidance:g}",
         "Classifier guidance": None if made.judged is None else f"{made.judged.scale:g}",
         "Auto-guidance": None if made.weaker is None else f"{made.weaker.scale:g}",
+        "CLIP guidance": None if made.pulled is None else f"{made.pulled.scale:g}",
         "Seed": made.seeds[at],
         "Size": f"{width}x{height}",
         "Model hash": made.weights_sha256[:10],
@@ -270,6 +279,7 @@ def check_places(made: Origin, where: Path | str) -> None:
     each = (made.prompts, made.negatives, made.values)
     wrong = wrong or any(said is not None and len(said) not in (1, n) for said in each)
     wrong = wrong or (made.judged is not None and len(made.judged.classes) != n)
+    wrong = wrong or (made.pulled is not None and len(made.pulled.captions(n)) != n)
     if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
         raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
 
@@ -291,7 +301,7 @@ def differences(made: Origin, run: Run, recipe: Recipe) -> list[Difference]:
     pairs = [
         ("model", made.model[:12], run.card.core()[:12]),
         ("weights", made.weights_sha256[:12], run.sha256[:12]),
-        *pairs_of(made.judged, made.weaker, recipe),
+        *pairs_of(made.judged, made.weaker, made.pulled, recipe),
         ("noise stream", str(made.noise_stream), str(noise.STREAM)),
         ("grid of levels", made.grid[:12], grid_hash(run, recipe)[:12]),
         ("sfumato", made.library, __version__),

@@ -11,6 +11,7 @@ from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import Wish
 from sfumato.errors import SettingsError
 from sfumato.judged import Judged
+from sfumato.pulled import Pull
 from sfumato.samplers import Adaptive, Walker, sampler
 from sfumato.weaker import Weaker
 
@@ -27,7 +28,7 @@ class Recipe:
     there, is not told. `guidance` is the scale of all conditions but a picture, `scales` those of some by
     name in its place. `interval` is where it guides, low < sigma/alpha <= high. `rescale` and `threshold`
     hold back what strong guidance overdoes (see `guidance.rescale` and `guidance.bound`). `judged` and
-    `weaker` guide by the run's classifier and by a weaker run.
+    `weaker` guide by the run's classifier and by a weaker run, `pulled` by a CLIP.
     """
 
     seeds: tuple[int, ...]
@@ -51,6 +52,7 @@ class Recipe:
     threshold: float | None = None
     judged: Judged | None = None
     weaker: Weaker | None = None
+    pulled: Pull | None = None
 
     def how(self) -> Walker:
         """The sampler itself."""
@@ -98,6 +100,7 @@ class Recipe:
             negatives=None if self.negatives is None else tuple(self.negatives[row] for row in rows),
             values=None if self.values is None else tuple(self.values[row] for row in rows),
             judged=None if self.judged is None else self.judged.take(rows),
+            pulled=None if self.pulled is None else self.pulled.take(rows),
         )
 
 

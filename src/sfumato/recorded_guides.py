@@ -1,4 +1,5 @@
-"""What a picture's account says of the guides beside its conditions: a classifier, a weaker run."""
+"""What a picture's account says of the guides beside its conditions: a classifier, a weaker run, a
+CLIP."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from sfumato.conditions.schema import LONGEST
 from sfumato.judged import Judged
+from sfumato.pulled import Pull
 from sfumato.recipe import Recipe
 from sfumato.recorded_schedules import Part
 from sfumato.weaker import Weaker
@@ -16,6 +19,7 @@ from sfumato.weaker import Weaker
 MOST = 100_000
 
 Text = Annotated[str, Field(max_length=4096)]
+Caption = Annotated[str, Field(max_length=LONGEST)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0, le=2**31)]
 Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -47,6 +51,26 @@ class WeakerSettings(Part):
         return {"autoguide": home / self.run, "autoguide_scale": self.scale}
 
 
+class PulledSettings(Part):
+    """A CLIP, as seen from the picture's folder, its weights, and the caption of each picture, or one for
+    all."""
+
+    scale: Scale
+    folder: Text
+    sha256: Hash
+    texts: Annotated[tuple[Caption, ...], Field(min_length=1, max_length=MOST)]
+    cutouts: Annotated[int, Field(ge=0, le=64)] = 0
+
+    def captions(self, n: int) -> tuple[str, ...]:
+        """One for each of n pictures."""
+        return self.texts * n if len(self.texts) == 1 else self.texts
+
+    def asked(self, home: Path) -> dict[str, Any]:
+        """Arguments of `Run.recipe`, for a picture in this folder."""
+        place = home / self.folder
+        return {"clip_model": place, "clip_guidance": self.scale, "cutouts": self.cutouts}
+
+
 def describe_judged(said: Judged | None) -> JudgedSettings | None:
     """What an account says of classifier guidance."""
     if said is None:
@@ -63,8 +87,22 @@ def describe_weaker(said: Weaker | None, seen: Callable[[Path], str]) -> WeakerS
     return WeakerSettings(scale=said.scale, run=seen(said.run), weights=said.weights, sha256=said.sha256)
 
 
+def describe_pulled(said: Pull | None, seen: Callable[[Path], str]) -> PulledSettings | None:
+    """What an account says of CLIP guidance; `seen` says where the CLIP is, from the picture's folder."""
+    if said is None:
+        return None
+    texts = said.texts[:1] if len(set(said.texts)) == 1 else said.texts
+    place = seen(said.folder)
+    return PulledSettings(
+        scale=said.scale, folder=place, sha256=said.sha256, texts=texts, cutouts=said.cutouts
+    )
+
+
 def pairs_of(
-    judged: JudgedSettings | None, weaker: WeakerSettings | None, recipe: Recipe
+    judged: JudgedSettings | None,
+    weaker: WeakerSettings | None,
+    pulled: PulledSettings | None,
+    recipe: Recipe,
 ) -> list[tuple[str, str, str]]:
     """What, then and now: the guides of an account beside those that the recipe finds today."""
     pairs: list[tuple[str, str, str]] = []
@@ -72,4 +110,6 @@ def pairs_of(
         pairs.append(("classifier", judged.sha256[:12], recipe.judged.sha256[:12]))
     if weaker is not None and recipe.weaker is not None:
         pairs.append(("weaker run", weaker.sha256[:12], recipe.weaker.sha256[:12]))
+    if pulled is not None and recipe.pulled is not None:
+        pairs.append(("CLIP", pulled.sha256[:12], recipe.pulled.sha256[:12]))
     return pairs

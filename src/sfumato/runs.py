@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from sfumato.guided import Scale, denoiser, interval_of, scales_of
 from sfumato.judged import Judged, judged
 from sfumato.model import Model
 from sfumato.noise import Noise
+from sfumato.pulled import Pull, pull
 from sfumato.recipe import MOST, Recipe, at_least, some, spread
 from sfumato.run_folder import open_folder, save
 from sfumato.samplers import Walker, usual_steps
@@ -87,6 +89,9 @@ class Run:
         classifier_guidance: float | int = 0.0,
         autoguide: Path | str | None = None,
         autoguide_scale: float | int = 2.0,
+        clip_model: Path | str | None = None,
+        clip_guidance: float | int = 1.0,
+        cutouts: int = 0,
         clip: bool | None = None,
         batch: int = 64,
         one_by_one: bool = False,
@@ -97,18 +102,13 @@ class Run:
         (None: not told). Picture i has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free
         guidance's scale: 1 is the conditional model alone; {"text": 5, "class": 2} are scales of single
         conditions, 1 for the others. `interval` is where it guides, two values of sigma/alpha, `rescale` a
-        share by which it keeps the contrast, and `threshold` a quantile for dynamic thresholding.
-        `classifier_guidance` is the scale of the run's own classifier, which knows the classes for a model
-        without any; `autoguide` a weaker run to move away from, 1 being no `autoguide_scale`. `clip`
-        keeps every x0-estimate in the images' range. `tolerance` goes with adaptive samplers, `steps` with
-        all others.
+        share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps x0
+        in range. `classifier_guidance` scales the run's own classifier, `clip_guidance` the CLIP in the
+        folder `clip_model`, which looks at `cutouts` too: models without classes or captions as well.
+        `autoguide` is a weaker run to move away from. `tolerance` goes with adaptive samplers.
         """
         count, told = spread(n, seeds, classes=classes, prompts=prompt, negatives=negative, settings=set)
-        judge: Judged | None = None
-        if classifier_guidance:
-            classes_of = told["classes"] or [None] * count
-            judge = judged(self.path, classes_of, classifier_guidance, self.card.image.shape)
-            told["classes"] = None if self.card.classes is None else told["classes"]
+        judge, pulled = self._beside(told, count, classifier_guidance, (clip_model, clip_guidance, cutouts))
         try:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
@@ -131,18 +131,42 @@ class Run:
             threshold=None if threshold is None else float(threshold),
             judged=judge,
             weaker=None if autoguide is None else weaker(autoguide, autoguide_scale, self.card),
+            pulled=pulled,
             clip=self._clip(clip),
             batch=at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
             tolerance=None if tolerance is None else float(tolerance),
         ).paced(own.steps if name == own.name else usual_steps(name) or own.steps)
+        return self._guided(self._drawable(recipe), guidance)
+
+    def _beside(
+        self,
+        told: dict[str, list[Any] | None],
+        n: int,
+        scale: float | int,
+        clip: tuple[Path | str | None, float | int, int],
+    ) -> tuple[Judged | None, Pull | None]:
+        """The run's classifier and a CLIP, where they guide. What the model itself knows nothing of, classes
+        or captions, they alone are told."""
+        shape, (folder, strength, cutouts) = self.card.image.shape, clip
+        judge = judged(self.path, told["classes"] or [None] * n, scale, shape) if scale else None
+        texts = told["prompts"] or [None] * n
+        pulled = None if folder is None else pull(folder, texts, strength, shape, cutouts)
+        if judge is not None and self.card.classes is None:
+            told["classes"] = None
+        if pulled is not None and self.card.text is None:
+            told["prompts"] = None
+        return judge, pulled
+
+    def _drawable(self, recipe: Recipe) -> Recipe:
+        """The recipe, if this model can follow it."""
         if isinstance(recipe.how().fresh, LearnedVariance) and not self.card.learned_variance:
             raise SettingsError(
                 f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
             )
         if any(not -(2**63) <= s < 2**63 for s in recipe.seeds):
             raise SettingsError("seeds are whole numbers of at most 63 bits: give a smaller one")
-        return self._guided(recipe, guidance)
+        return recipe
 
     def _clip(self, asked: bool | None) -> bool:
         image = self.card.image
@@ -166,7 +190,7 @@ class Run:
         if any(other is not None for other in others) and named.get("text", common) == 1:
             raise SettingsError("a negative prompt works through guidance: give a --guidance above 1")
         mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None
-        alone = recipe.interval is not None and recipe.judged is None
+        alone = recipe.interval is not None and recipe.judged is None and recipe.pulled is None
         if not mixed and (alone or recipe.rescale):
             raise SettingsError(
                 "an interval and a rescale are of guidance: give a --guidance, or leave them out"
@@ -246,6 +270,9 @@ class Run:
         classifier_guidance: float | int = 0.0,
         autoguide: Path | str | None = None,
         autoguide_scale: float | int = 2.0,
+        clip_model: Path | str | None = None,
+        clip_guidance: float | int = 1.0,
+        cutouts: int = 0,
         clip: bool | None = None,
         batch: int = 64,
         one_by_one: bool = False,
@@ -271,6 +298,9 @@ class Run:
             classifier_guidance=classifier_guidance,
             autoguide=autoguide,
             autoguide_scale=autoguide_scale,
+            clip_model=clip_model,
+            clip_guidance=clip_guidance,
+            cutouts=cutouts,
             clip=clip,
             batch=batch,
             one_by_one=one_by_one,

@@ -103,6 +103,7 @@ def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     words += [f"{name}{scale:g}" for name, scale in recipe.scales.items()]
     words += [f"classifier{recipe.judged.scale:g}"] if recipe.judged is not None else []
     words += [f"autoguide{recipe.weaker.scale:g}"] if recipe.weaker is not None else []
+    words += [f"clip{recipe.pulled.scale:g}"] if recipe.pulled is not None else []
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
     words += [run.weights] if run.weights != "ema" else []
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120]

@@ -48,6 +48,11 @@ def sample(
         None, help="A weaker run of the same kind, to move away from."
     ),
     autoguide_scale: float = typer.Option(2.0, help="How far; 1 is not at all."),
+    clip_model: Path | None = typer.Option(  # noqa: B008
+        None, help="A CLIP that pulls towards --prompt: of sfumato train-clip, or of transformers."
+    ),
+    clip_guidance: float = typer.Option(1.0, help="How strongly; 1 is Bayes' rule."),
+    cutouts: int = typer.Option(0, help="Crops that the CLIP looks at beside the whole."),
     eta: float | None = typer.Option(None, help="Share of new noise at each step, 0 to 1 (DDIM's eta)."),
     tolerance: float | None = typer.Option(
         None, help="Of adaptive samplers, instead of --steps: the error of a step. [0.05]"
@@ -106,6 +111,7 @@ def sample(
         steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed, guidance=scale_of(guidance),
         interval=interval_of(interval), rescale=rescale, threshold=threshold, clip=clip, batch=batch,
         classifier_guidance=classifier_guidance, autoguide=autoguide, autoguide_scale=autoguide_scale,
+        clip_model=clip_model, clip_guidance=clip_guidance, cutouts=cutouts,
         one_by_one=one_by_one,
     )  # fmt: skip
     if as_dataset is not None:

@@ -105,7 +105,7 @@ class Easel:
         """Whether something is asked for: a class, an attribute, a prompt."""
         wishes = self.recipe.wishes()
         told = any(wish.label is not None or wish.values or wish.prompt for wish in wishes)
-        return told or self.recipe.judged is not None
+        return told or self.recipe.judged is not None or self.recipe.pulled is not None
 
     def benches(
         self, condition: Tensor | None = None, size: tuple[int, int] | None = None
@@ -203,6 +203,9 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
         classifier_guidance=asked.classifier_guidance,
         autoguide=asked.autoguide,
         autoguide_scale=asked.autoguide_scale,
+        clip_model=asked.clip_model,
+        clip_guidance=asked.clip_guidance,
+        cutouts=asked.cutouts,
         clip=asked.clip,
         batch=asked.batch,
     )

@@ -68,6 +68,9 @@ class Asked:
         Path | None, typer.Option(help="A weaker run of the same kind, to move away from.")
     ] = None
     autoguide_scale: Annotated[float, typer.Option(help="How far; 1 is not at all.")] = 2.0
+    clip_model: Annotated[Path | None, typer.Option(help="A CLIP that pulls towards --prompt.")] = None
+    clip_guidance: Annotated[float, typer.Option(help="How strongly; 1 is Bayes' rule.")] = 1.0
+    cutouts: Annotated[int, typer.Option(help="Crops that the CLIP looks at beside the whole.")] = 0
     clip: Annotated[
         bool | None, typer.Option("--clip/--no-clip", help="Keep estimates in range. [the run's own]")
     ] = None
