@@ -180,31 +180,29 @@ def _solve(
     """x at move.here whose move lands at the target. The first guess is plain inversion's: the move by what
     was believed at the target."""
     slope, norm = _slope(move), float(move.there.norm)
-    x = target * float(move.here.alpha) if believed is None else carry(believed, move.here)
-    xs: list[Tensor] = []
-    gaps: list[Tensor] = []
-    best: _Found | None = None
-    idle = 0
-    for looks in range(1, refine.looks + 1):
+
+    def landed(x: Tensor, looks: int) -> tuple[_Found, Tensor]:
         estimate = denoise(x, move.here)
         gap = target - carry(estimate, move.there)
         miss = gap.flatten(1).double().square().mean(1).sqrt() / norm
-        best, nearer = _better(best, _Found(x, estimate.x0, looks, miss))
-        idle = 0 if nearer else idle + 1
-        if idle == PATIENCE or bool((best.miss <= refine.tolerance).all()):
-            break
-        xs, gaps = [*xs, x][-refine.memory - 1 :], [*gaps, gap / slope][-refine.memory - 1 :]
+        return _Found(x, estimate.x0, looks, miss), gap / slope
+
+    x = target * float(move.here.alpha) if believed is None else carry(believed, move.here)
+    best, gap = landed(x, 1)
+    xs, gaps, idle = [x], [gap], 0
+    while best.looks < refine.looks and idle < PATIENCE and bool((best.miss > refine.tolerance).any()):
         x = mixed(xs, gaps)
-    assert best is not None
+        found, gap = landed(x, best.looks + 1)
+        best, nearer = _better(best, found)
+        idle = 0 if nearer else idle + 1
+        xs, gaps = [*xs, x][-refine.memory - 1 :], [*gaps, gap][-refine.memory - 1 :]
     return best
 
 
-def _better(old: _Found | None, new: _Found) -> tuple[_Found, bool]:
+def _better(old: _Found, new: _Found) -> tuple[_Found, bool]:
     """Row by row the nearer of two, and whether any row came nearer by a tenth."""
-    if old is None:
-        return new, True
     nearer = new.miss < old.miss
-    rows = nearer.reshape(-1, *(1,) * (new.x.ndim - 1)).to(new.x.device)
+    rows = nearer.reshape(-1, *(1,) * (new.x.ndim - 1))
     kept = _Found(
         torch.where(rows, new.x, old.x),
         torch.where(rows, new.x0, old.x0),
