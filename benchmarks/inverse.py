@@ -62,9 +62,8 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("-n", type=int, default=32)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--dps-steps", type=int, default=250)
+    parser.add_argument("--dps-steps", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.0)
-    parser.add_argument("--scales", default="1")
     options = parser.parse_args()
     run = sfumato.load(options.run)
     pictures = choose(run, options.data, n=options.n)
@@ -72,8 +71,7 @@ def main() -> None:
     span = run.card.image.high - run.card.image.low
     print(f"{', '.join(pictures.about)}; noise {options.noise:g}\n")
     print("| measured | by | to the picture, dB | to the measurement, dB | s |\n|---|---|---|---|---|")
-    ways = [(Method(name, 0.0 if name == "dps" else options.noise), name) for name in METHODS[:2]]
-    ways += [(Method("dps", scale=float(s)), f"dps, scale {s}") for s in options.scales.split(",")]
+    ways = [(Method(name, 0.0 if name == "dps" else options.noise), name) for name in METHODS]
     for name, operator in measurements(truth.shape[1:]).items():
         y = operator(truth)
         y = y + options.noise * span * Noise(tuple(range(len(y)))).normal(y.shape[1:], "measured")

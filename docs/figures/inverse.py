@@ -29,7 +29,7 @@ MANY = 8
 
 def drawn(run: Run, operator: Operator, y: Tensor, name: str) -> Tensor:
     """One picture from each row of y, by a method."""
-    steps = 250 if name == "dps" else 20 if name == "ddrm" else None
+    steps = 100 if name == "dps" else None
     recipe = run.recipe(len(y), steps=steps, classes=[None] * len(y) if run.classes else None)
     return solve(run, recipe, operator, y, Method(name))
 

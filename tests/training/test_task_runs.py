@@ -17,7 +17,8 @@ from sfumato.operators import downsample
 from sfumato.runs import Run, load
 from sfumato.training.hints import Inpaint, Upscale
 
-SIDE = 16
+SIDE, FACTOR = 8, 2
+SMALL = SIDE // FACTOR
 pytestmark = pytest.mark.slow
 
 
@@ -30,11 +31,25 @@ def smooth(count: int, seed: int) -> np.ndarray:
     return (127.5 + 63 * waves).round().astype(np.uint8)
 
 
+def shrunk(picture: np.ndarray) -> Image.Image:
+    """The means of its blocks."""
+    height, width = (n // FACTOR for n in picture.shape)
+    blocks = picture.reshape(height, FACTOR, width, FACTOR).astype(np.float64)
+    return Image.fromarray(blocks.mean((1, 3)).round().astype(np.uint8))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("tasks")
     np.savez(folder / "waves.npz", images=smooth(400, 0))
-    words = ["train", str(folder / "waves.npz"), "--out", str(folder / "run"), "--task", "upscale:4,inpaint"]
+    words = [
+        "train",
+        str(folder / "waves.npz"),
+        "--out",
+        str(folder / "run"),
+        "--task",
+        f"upscale:{FACTOR},inpaint",
+    ]
     words += ["--steps", "250", "--batch", "16", "--model", "tiny", "--device", "cpu", "--sample-share", "0"]
     assert cli.run([*words, "--cache", str(folder / "cache"), "--validate", "0"]) == 0
     return load(folder / "run", "cpu")
@@ -47,17 +62,17 @@ def pictures(count: int) -> Tensor:
 def test_the_run_says_what_it_was_trained_for(run: Run) -> None:
     task = trained(run)
     assert task is not None
-    assert task.name == "upscale:4,inpaint"
+    assert task.name == f"upscale:{FACTOR},inpaint"
     assert run.conditions.attributes.names == ("task",)
 
 
 def test_an_upscaler_keeps_to_the_small_picture_that_it_is_shown(run: Run) -> None:
     """Made small again, its pictures are those that were shown, and not those that were shown beside them."""
     truth = pictures(16)
-    small = Upscale(4).shrunk(truth)
+    small = Upscale(FACTOR).shrunk(truth)
     recipe = for_task(run, run.recipe(16, steps=10), "upscale")
-    made = enlarged(run, recipe, small, Upscale(4))
-    again = downsample(made.shape[1:], (4, 4))(made)
+    made = enlarged(run, recipe, small, Upscale(FACTOR))
+    again = downsample(made.shape[1:], (SMALL, SMALL))(made)
     right = float((again - small).square().mean())
     wrong = float((again - small.roll(1, 0)).square().mean())
     assert right < 0.1 * wrong
@@ -68,7 +83,7 @@ def test_the_same_run_fills_holes_when_told_so(run: Run) -> None:
     """Where the hole is, its pictures are nearer to the truth than to another picture."""
     truth = pictures(16)
     known = torch.ones(16, 1, SIDE, SIDE)
-    known[..., 4:12, 4:12] = 0
+    known[..., 2:6, 2:6] = 0
     recipe = for_task(run, run.recipe(16, steps=10), "inpaint")
     made = told(run, recipe, Inpaint().of(truth, known))
     hole = (known == 0).expand_as(made)
@@ -78,7 +93,7 @@ def test_the_same_run_fills_holes_when_told_so(run: Run) -> None:
 
 def test_the_commands_use_the_training(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, large = tmp_path / "small.png", tmp_path / "large.png"
-    Image.fromarray(smooth(1, 2)[0].reshape(4, 4, 4, 4).mean((1, 3)).round().astype(np.uint8)).save(small)
+    shrunk(smooth(1, 2)[0]).save(small)
     words = ["edit", "upscale", str(run.path), str(small), "--steps", "10", "--out", str(large)]
     assert cli.run(words) == 0
     said = re.search(r"to (-?[\d.]+) dB", capsys.readouterr().out)
@@ -88,7 +103,7 @@ def test_the_commands_use_the_training(run: Run, tmp_path: Path, capsys: pytest.
     assert cli.run(["replay", str(large)]) == 0
     capsys.readouterr()
     for more, sentence in (
-        (["--factor", "2"], "trained to make pictures 4 times larger"),
+        (["--factor", "3"], f"trained to make pictures {FACTOR} times larger"),
         (["--noise", "0.1"], "takes no --noise"),
         (["--augment", "0.9"], "0 to 0.5"),
     ):
@@ -97,17 +112,17 @@ def test_the_commands_use_the_training(run: Run, tmp_path: Path, capsys: pytest.
 
 
 def test_larger_than_the_run_in_tiles_and_in_a_cascade(run: Run, tmp_path: Path) -> None:
-    """A picture of 8 x 8 becomes 32 x 32, of 3 x 3 tiles; a cascade draws with one run and enlarges with
-    it."""
-    small, large = tmp_path / "small.png", tmp_path / "large.png"
-    Image.fromarray(smooth(1, 3)[0].reshape(8, 2, 8, 2).mean((1, 3)).round().astype(np.uint8)).save(small)
-    assert cli.run(["edit", "upscale", str(run.path), str(small), "--steps", "6", "--out", str(large)]) == 0
-    again = np.asarray(Image.open(large)).astype(float).reshape(8, 4, 8, 4).mean((1, 3))
-    assert np.square(again - np.asarray(Image.open(small))).mean() < 30**2
+    """A picture of the run's own size becomes twice as large, in 3 x 3 tiles; a cascade draws with a run and
+    makes it larger with another."""
+    given, large = tmp_path / "given.png", tmp_path / "large.png"
+    Image.fromarray(smooth(1, 3)[0]).save(given)
+    assert cli.run(["edit", "upscale", str(run.path), str(given), "--steps", "6", "--out", str(large)]) == 0
+    again = np.asarray(shrunk(np.asarray(Image.open(large)))).astype(float)
+    assert np.square(again - np.asarray(Image.open(given))).mean() < 30**2
     out = tmp_path / "cascade"
     words = ["edit", "cascade", str(run.path), str(run.path), "-n", "2", "--steps", "3", "--out", str(out)]
     assert cli.run(words) == 0
     assert len(list((out / "small").glob("*.png"))) == 2
     made = sorted(out.glob("*.png"))
-    assert [np.asarray(Image.open(path)).shape for path in made] == [(64, 64), (64, 64)]
+    assert [np.asarray(Image.open(path)).shape for path in made] == [(FACTOR * SIDE, FACTOR * SIDE)] * 2
     assert cli.run(["replay", str(made[0])]) == 0

@@ -60,8 +60,7 @@ def solve(run: Run, recipe: Recipe, operator: Operator, y: Tensor, method: Metho
     if method.name == "pigdm":
         job = pigdm(b.denoise, measured, b.levels, b.noise, 0.5 * span)
     else:
-        scale = 1.0 if method.scale is None else method.scale
-        job = dps(b.denoise, operator, rows, operator.shape, b.levels, b.noise, scale)
+        job = dps(b.denoise, operator, rows, operator.shape, b.levels, b.noise, method.scale)
         b = ddpm_steps(b)
     if recipe.clip:
         job = replace(job, denoise=Clipped(job.denoise, image.low, image.high))

@@ -22,7 +22,9 @@ Solving = Annotated[
 Noise = Annotated[
     float, typer.Option(help="Of pigdm and ddrm: the picture's noise, as a share of its range (0.05).")
 ]
-Scale = Annotated[float | None, typer.Option(help="Of dps: how far each step goes to the picture. [1]")]
+Scale = Annotated[
+    float | None, typer.Option(help="Of dps: how far each step goes to the picture. [200 / --steps]")
+]
 
 
 @task
