@@ -192,6 +192,8 @@ def test_mistakes_are_told_in_a_sentence(place: Path, capsys: pytest.CaptureFixt
     for words, sentence in (
         (("interpolate", "a.png", *write), "between what"),
         (("interpolate", "--seeds", "3,x", *write), "--seeds"),
+        (("interpolate", "--seeds", "3,8", "--class", "cat,ox", *write), "--to-class"),
+        (("slide", "-n", 2, *write), "-n"),
         (("interpolate", "--seeds", "1,2", "--sheet", *write), "four corners"),
         (("interpolate", "--seeds", "1,2", "--film", "x.mp4", *write), ".webp"),
         (("invert", "a.png", "--sampler", "vab", *write), "ddim"),

@@ -98,10 +98,13 @@ def slide(
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.found import opened, shown
     from sfumato.cli.edits.starts import numbers, whole
+    from sfumato.errors import SettingsError
 
     asked, which = None if amounts is None else numbers(amounts, "--amounts"), whole(direction, "--direction")
 
     def draw(easel: Easel) -> Result:
+        if len(easel.recipe.seeds) > 1:
+            raise SettingsError("a slider moves one picture: leave -n out, and name one class at most")
         found, told = opened(easel, easel.run.path / FILE if file is None else file)
         steps = SHOWN[found.space] if asked is None else asked
         made, more = shown(easel, found, [found.chosen(number) for number in which], steps)

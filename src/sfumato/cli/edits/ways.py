@@ -47,6 +47,11 @@ class Way:
 
     def drawn(self, easel: Easel) -> Result:
         """The pictures, in rows where they are a sheet."""
+        if len(easel.recipe.seeds) > 1:
+            raise SettingsError(
+                "a way has --frames pictures and one condition: leave -n out, name one class, and the last "
+                "picture's by --to-class"
+            )
         seeds = [] if self.seeds is None else whole(self.seeds, "--seeds")
         one, stops = starts(easel, seeds or ([] if easel.images else list(easel.recipe.seeds[:1])))
         if len(stops) == 1 and not self.changes:
