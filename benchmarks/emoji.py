@@ -1,7 +1,7 @@
 """Do the emoji of a run look like what was asked for?
 
     python benchmarks/emoji.py runs/emoji [--clip runs/pair] [--guidance 1,2,4] [--out grid.png]
-    python benchmarks/emoji.py runs/emoji --package src/sfumato/data/bundled/emoji
+    python benchmarks/emoji.py runs/emoji --guidance 3 --package src/sfumato/data/bundled/emoji
 
 A judge of the four drawing styles is trained on the real emoji (a minute on two cores; its own accuracy on
 pictures that it has not seen is printed). Then the run draws concepts in every style by their captions, and
@@ -10,7 +10,8 @@ concepts in a style in which the data has no picture of them. With a pair that `
 made, also how often a picture finds its own concept among those drawn, in its own style, beside the real
 pictures (it is not CLIP: it knows emoji alone). The picture shows a row for each style.
 
-`--package` writes the run's model, in half precision and with its attribution, to where it ships.
+`--package` writes the run's model, in half precision and with its attribution, to where it ships; the first
+`--guidance` is what it is drawn with if nothing is said.
 """
 
 from __future__ import annotations
@@ -145,10 +146,12 @@ def sheet(pictures: Tensor, concepts: int, path: Path) -> None:
     write_png(path, grid([to_bytes(p) for row in rows for p in row], min(SHOWN, concepts)))
 
 
-def package(run: Path, target: Path) -> None:
-    """Writes the averaged weights in half precision; they are computed in float32 once they are read."""
+def package(run: Path, target: Path, guidance: float) -> None:
+    """Writes the averaged weights in half precision; they are computed in float32 once they are read. This
+    guidance is what is taken where a user says none."""
     stored = open_folder(run)
-    save(target, stored.model.half(), stored.card.but(note=NOTE))
+    sampler = stored.card.sampler.model_copy(update={"guidance": guidance})
+    save(target, stored.model.half(), stored.card.but(note=NOTE, sampler=sampler), text=stored.text)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {size:,} bytes")
 
@@ -175,7 +178,7 @@ def main() -> None:
     parser.add_argument("--package", type=Path)
     options = parser.parse_args()
     if options.package is not None:
-        package(options.run, options.package)
+        package(options.run, options.package, options.guidance[0])
     else:
         report(options)
 
