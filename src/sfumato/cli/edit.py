@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from sfumato.cli.edits import attributes, cascade, follow, inverse, mending, noises, painting, styles
-from sfumato.cli.edits.options import Task
+from sfumato.cli.edits.options import Asked, Task
 
 TASKS: tuple[Task, ...] = (
     painting.img2img,
@@ -31,6 +33,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _do(task: Task, asked: Asked, own: dict[str, Any]) -> None:
+    from sfumato.cli.edits.results import edit
+
+    for told in edit(task, asked, own):
+        typer.echo(str(told))
+
+
 for one in TASKS:
-    app.command(one.name)(one.command())
+    app.command(one.name)(one.command(_do))
 app.command("cascade")(cascade.cascade)

@@ -1,18 +1,17 @@
-"""The easel: what a task has at hand (run, recipe, pictures), and how its results become files."""
+"""The easel: what a task has at hand, a run, a recipe and pictures, and what it makes there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.cli.drawing import arrange, check_target, pixels
-from sfumato.cli.edits.options import Asked, Draw, Task
+from sfumato.cli.drawing import arrange, pixels
+from sfumato.cli.edits.options import Asked
 from sfumato.cli.wishes import interval_of, scale_of, settings_of
 from sfumato.data.dataset import to_unit
 from sfumato.data.decode import decode
@@ -23,7 +22,7 @@ from sfumato.editing.record import Account, account_of
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
 from sfumato.judged import names_of
-from sfumato.runs import Recipe, Run, load
+from sfumato.runs import Recipe, Run
 
 COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
 
@@ -210,32 +209,3 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
         batch=asked.batch,
     )
     return recipe, columns
-
-
-def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Path]:
-    """Does a task as the command line asks: yields what it tells, and the files that it writes."""
-    from sfumato.cli.edits.results import Target, write
-
-    how = next((one for one in get_args(Resize) if one == asked.resize), None)
-    if asked.resize is not None and how is None:
-        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {asked.resize!r}")
-    if asked.out is not None:
-        check_target(asked.out)
-    run = load(asked.run, asked.device, asked.weights)
-    if asked.sampler is None and task.sampler is not None:
-        asked = replace(asked, sampler=task.sampler)
-    recipe, columns = wanted(run, asked)
-    draw: Draw = task.function(**own)
-    groups: Sequence[Sequence[Path]] = (
-        [asked.images] if task.together or not asked.images else [[image] for image in asked.images]
-    )
-    target = Target.of(run, asked.out, many=len(groups) > 1)
-    for images in groups:
-        easel = Easel(run, recipe, tuple(images), how, Shelf())
-        result: Result = draw(easel)
-        yield from result.told
-        paths: list[Path] = []
-        for path in write(easel, task, own, result, target, columns, ensemble=asked.ensemble is not None):
-            paths.append(path)
-            yield path
-        yield from () if result.beside is None else result.beside(paths[0])

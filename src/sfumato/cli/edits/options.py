@@ -123,8 +123,8 @@ class Task:
         hints = get_type_hints(self.function)
         return frozenset(name for name in self.defaults if Path in _kinds(hints[name]))
 
-    def command(self) -> Callable[..., None]:
-        """The function that typer calls: with its own options and those of `Asked`."""
+    def command(self, do: Callable[[Task, Asked, dict[str, Any]], None]) -> Callable[..., None]:
+        """The function that typer calls, with its own options and those of `Asked`; `do` is given both."""
         hints = get_type_hints(self.function, include_extras=True)
         own = [_parameter(name, hints[name], default) for name, default in self.defaults.items()]
         every = get_type_hints(Asked, include_extras=True)
@@ -141,12 +141,9 @@ class Task:
         options = [p for p in asked if p.default is not inspect.Parameter.empty]
 
         def run(**given: Any) -> None:
-            from sfumato.cli.edits.easel import edit
-
             mine = {name: given.pop(name) for name in self.defaults}
             given["images"] = given["images"] or []
-            for told in edit(self, Asked(**given), mine):
-                typer.echo(str(told))
+            do(self, Asked(**given), mine)
 
         run.__signature__ = inspect.Signature([*arguments, *own, *options])  # type: ignore[attr-defined]
         run.__doc__ = self.function.__doc__

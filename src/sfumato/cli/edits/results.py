@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from sfumato.cli.drawing import GRID, make_room
-from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.options import Task
+from sfumato.cli.drawing import GRID, check_target, make_room
+from sfumato.cli.edits.easel import Easel, Result, Shelf, wanted
+from sfumato.cli.edits.options import Asked, Draw, Task
 from sfumato.data.bundled import bundled_name
+from sfumato.data.fit import Resize
 from sfumato.editing.record import Edited, Source, pixel_hash
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels, grid, write_png
 from sfumato.inside.deviation import Deviation, deviation_of
 from sfumato.provenance import origin, seen_from
-from sfumato.runs import Recipe, Run
+from sfumato.runs import Recipe, Run, load
 
 Shows = Literal["picture", "mean", "deviation"]
 
@@ -181,3 +182,30 @@ def _said(value: Any, folder: Path) -> Any:
     if isinstance(value, list | tuple):
         return [_said(one, folder) for one in value]
     return value
+
+
+def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Path]:
+    """Does a task as the command line asks: yields what it tells, and the files that it writes."""
+    how = next((one for one in get_args(Resize) if one == asked.resize), None)
+    if asked.resize is not None and how is None:
+        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {asked.resize!r}")
+    if asked.out is not None:
+        check_target(asked.out)
+    run = load(asked.run, asked.device, asked.weights)
+    if asked.sampler is None and task.sampler is not None:
+        asked = replace(asked, sampler=task.sampler)
+    recipe, columns = wanted(run, asked)
+    draw: Draw = task.function(**own)
+    groups: Sequence[Sequence[Path]] = (
+        [asked.images] if task.together or not asked.images else [[image] for image in asked.images]
+    )
+    target = Target.of(run, asked.out, many=len(groups) > 1)
+    for images in groups:
+        easel = Easel(run, recipe, tuple(images), how, Shelf())
+        result: Result = draw(easel)
+        yield from result.told
+        paths: list[Path] = []
+        for path in write(easel, task, own, result, target, columns, ensemble=asked.ensemble is not None):
+            paths.append(path)
+            yield path
+        yield from () if result.beside is None else result.beside(paths[0])
