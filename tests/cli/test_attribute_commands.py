@@ -199,6 +199,7 @@ def test_mistakes_are_told_in_a_sentence(place: Path, capsys: pytest.CaptureFixt
         (("invert", "a.png", "--sampler", "vab", *write), "ddim"),
         (("invert", "a.png", "--eta", 0.5, *write), "ddim"),
         (("invert", "a.png", "-n", 2, *write), "-n"),
+        (("invert", "a.png", "b.png", "--noise", "n.safetensors"), "several"),
         (("vary", "--angle", 2, *write), "angle"),
         (("change", "a.png", "--strength", 0, *write), "strength"),
         (("change", "a.png", "--was-class", "horse", *write), "horse"),

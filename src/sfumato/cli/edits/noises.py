@@ -32,7 +32,7 @@ def invert(
     from sfumato.editing.noise_file import ENDING, write_noise
     from sfumato.errors import SettingsError
 
-    refine = Refine(tolerance, looks)
+    refine, written = Refine(tolerance, looks), set[Path]()
     if noise is not None and noise.suffix != ENDING:
         raise SettingsError(f"--noise {noise}: noise is written as {ENDING}")
 
@@ -53,6 +53,9 @@ def invert(
 
         def beside(path: Path) -> list[Path]:
             target = path.with_suffix(ENDING) if noise is None else noise
+            if target in written:
+                raise SettingsError(f"--noise {target} holds the first picture's: leave it out for several")
+            written.add(target)
             make_room(target.parent)
             write_noise(target, x[0], about)
             return [target]
