@@ -28,7 +28,7 @@ from sfumato.data.prepare import prepare
 from sfumato.runs import Run, load
 
 CLASSIFIER = (0.0, 1.0, 2.0, 4.0, 8.0)
-FREE = (0.0, 1.0, 2.0, 4.0, 8.0)
+FREE = (1.0, 2.0, 4.0, 8.0)
 SEED = 20_000
 
 

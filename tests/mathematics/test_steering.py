@@ -131,11 +131,14 @@ def test_a_measurement_of_x0_makes_the_posterior(level: Level) -> None:
 
 
 class ExactJudge:
-    """The exact classifier as `logits` asks one: x of unit norm, and a label for its angle."""
+    """The exact classifier as `logits` asks one: alpha x on the curve of unit norm, and a label for its
+    angle."""
 
     def __call__(self, x: Tensor, label: Tensor) -> Tensor:
         angle = label.double() * (math.pi / 2000)
-        return log_classes(x, Level(angle.cos(), angle.sin())) + 5.0  # logits are free up to a constant
+        return (
+            log_classes(x / angle.cos()[:, None], Level(angle.cos(), angle.sin())) + 5.0
+        )  # logits are free up to a constant
 
 
 @pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
@@ -146,6 +149,20 @@ def test_a_judge_is_asked_alike_on_every_curve(level: Level) -> None:
     assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-4)  # its label is a float32
     said = logits(ExactJudge(), x, level)
     assert torch.allclose(said.log_softmax(1), log_classes(x, level), atol=1e-3)
+
+
+def test_a_judge_cannot_push_far_where_x_says_nothing() -> None:
+    """The push is sigma^2/(alpha^2 + sigma^2) times the judge's own gradient: nothing is divided by alpha."""
+    critic, x = judge(), images()
+    for alpha in (5e-5, 0.04, 0.5, 0.99):
+        level = Level.of(alpha, math.sqrt(1 - alpha**2))
+        plain = Exact(lambda x, level: x * 0)
+        found = classifier_guided(plain, critic, torch.tensor([0, 1, 2]), 2.0)(x, level).x0
+        leaf = (alpha * x).requires_grad_()
+        label = torch.full((3,), float(level.angle) * 2000 / math.pi)
+        log = critic(leaf, label).log_softmax(1)[torch.arange(3), torch.arange(3)]
+        (slope,) = torch.autograd.grad(log.sum(), leaf)
+        assert torch.allclose(found, 2.0 * (1 - alpha**2) * slope, rtol=1e-3, atol=1e-5)
 
 
 def test_a_picture_that_asks_for_no_class_is_left_alone() -> None:

@@ -22,7 +22,7 @@ STEPS = 1000
 
 @runtime_checkable
 class Judge(Protocol):
-    """A noise-aware classifier: noisy pictures (B, C, H, W) of unit norm and labels (B,) -> logits (B, K)."""
+    """A noise-aware classifier: pictures (B, C, H, W) as `logits` shows them, labels (B,) -> (B, classes)."""
 
     def __call__(self, x: Tensor, label: Tensor, /) -> Tensor: ...
 
@@ -30,11 +30,13 @@ class Judge(Protocol):
 def logits(judge: Judge, x: Tensor, level: Level) -> Tensor:
     """What a judge says of x at a level, (B, K), in x's type.
 
-    It is shown x / hypot(alpha, sigma) and told the level's angle, from 0 for clean data to 1000 for pure
-    noise: the same whatever the curve's scale, and exact at both ends.
+    It is shown alpha x / (alpha^2 + sigma^2), what x says of x0 by itself, and told the level's angle, from 0
+    for clean data to 1000 for pure noise: the same whatever the curve's scale, and exact at both ends. Where
+    alpha vanishes so does what is shown, and with it the gradient, as that of the true log p(class | x) does;
+    a judge of x / sigma would have one there, and steering would magnify it by sigma^2 / alpha.
     """
     told = (level.angle * (2 * STEPS / math.pi)).to(x.device, torch.float32).expand(len(x))
-    return judge(x / spread_on(level.norm, x), told).to(x.dtype)
+    return judge(x * spread_on(level.alpha / level.norm**2, x), told).to(x.dtype)
 
 
 @dataclass(frozen=True)

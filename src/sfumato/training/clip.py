@@ -163,7 +163,7 @@ class ClipTraining:
         level = Level(angle.cos(), angle.sin())
         eps = noise.normal(images.shape[1:], "eps").to(images)
         x = spread_on(level.alpha, images) * images + spread_on(level.sigma, images) * eps
-        return x, (angle * (2 * STEPS / math.pi)).to(images)
+        return x * spread_on(level.alpha, x), (angle * (2 * STEPS / math.pi)).to(images)
 
     def recall(self) -> Recall | None:
         """How well held-out pictures find their captions; None where none is held out."""
