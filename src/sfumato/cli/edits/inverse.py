@@ -163,11 +163,13 @@ def draw(
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.partial import TRAINED, Partial, canvas
     from sfumato.editing.upscale import told
+    from sfumato.errors import SettingsError
     from sfumato.training.hints import Edges, luma, outlines
 
     def draw(easel: Easel) -> Result:
         part, picture = Partial.of(easel, "edges", TRAINED, 0.0, None), canvas(easel)
-        assert isinstance(part.hint, Edges)
+        if not isinstance(part.hint, Edges):
+            raise SettingsError(f"{easel.run.path} was not trained to draw (sfumato train --task edges)")
         hint = part.hint.of(outlines(picture) if trace else luma(picture), picture.shape[1])
         return Result(part.told(lambda recipe: told(easel.run, recipe, hint)))
 
