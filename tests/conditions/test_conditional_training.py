@@ -37,7 +37,7 @@ def settings(data: DataSet, steps: int, **more: Any) -> RunSettings:
 def run(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Told a caption and a number, for some seconds."""
     out = tmp_path_factory.mktemp("run")
-    said = settings(data, 160, attributes=["light"])
+    said = settings(data, 300, attributes=["light"])
     assert said.text == "own"
     assert said.attributes == ("light:number",)
     for _ in train_run(data, said, out, habits=Habits("cpu", 0), sample_share=0.0):
