@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +73,20 @@ def test_repaints_law_nears_the_exact_conditional() -> None:
     found = completed(60, 25, 1, 1.0, height=4000)
     assert float(found.mean()) == pytest.approx(mean, abs=0.08 * math.sqrt(variance))
     assert float(found.var()) == pytest.approx(variance, rel=0.2)
+
+
+def test_the_manuals_table_is_the_closed_form() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "editing.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+)(, with `--eta 1`)? \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) == 4
+    known = float(MEAN[0]) + 0.8  # 1.6 deviations of 0.5
+    mean, variance = conditional(known)
+    for n, eta, said in rows:
+        for times, off in zip((1, 5, 10, 20), said.split(" | "), strict=True):
+            law = repainted(plans.repaint(levels(int(n)), 1, times), known, 1.0 if eta else 0.0)
+            assert abs(float(law.mean[1]) - mean) / math.sqrt(variance) == pytest.approx(
+                float(off), abs=0.006
+            )
 
 
 def test_a_short_stretch_makes_the_best_of_as_many_looks() -> None:
