@@ -1,8 +1,7 @@
 """The figures of docs/inverse.md, from a run on the digits: `python docs/figures/inverse.py runs/digits`.
 
 With a run on colour pictures beside it (`--colour runs/colour --colour-data photos.npz`) the picture of
-colourisation, and with an upscaler (`--upscaler runs/upscaler --colour-data photos.npz`) that of a trained
-task.
+colourisation, and with an upscaler of the digits (`--upscaler runs/upscaler`) that of a trained task.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def main() -> None:
         sheet(run, truth, light, light(truth).expand(-1, 3, -1, -1), IMAGES / "colourise.png")
     if options.upscaler is not None:
         run = sfumato.load(options.upscaler)
-        truth = choose(run, options.colour_data, n=MANY).x0.float()
+        truth = choose(run, options.data, n=MANY).x0.float()
         task = trained(run)
         by = dict(task.parts)["upscale"] if task is not None else None
         if not isinstance(by, Upscale):
