@@ -120,9 +120,14 @@ def test_a_diffusers_folder_and_another_head_open_as_well(folders: dict[str, Pat
     assert FrozenText(folders["bert, with a head"]).states(TEXTS).any()
 
 
-def test_the_fingerprint_follows_the_weights(folders: dict[str, Path]) -> None:
+def test_the_fingerprint_follows_the_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     assert FrozenText(folders["bert"]).fingerprint == FrozenText(folders["bert"], pooled=True).fingerprint
     assert FrozenText(folders["bert"]).fingerprint != FrozenText(folders["bert, with a head"]).fingerprint
+    for path in folders["bert"].iterdir():  # the same in two folders, as in a run's
+        part = "text_encoder" if path.name in ("config.json", "model.safetensors") else "tokenizer"
+        (tmp_path / part).mkdir(exist_ok=True)
+        (tmp_path / part / path.name).write_bytes(path.read_bytes())
+    assert FrozenText(tmp_path).fingerprint == FrozenText(folders["bert"]).fingerprint
 
 
 def test_what_is_no_text_encoder_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -66,12 +66,15 @@ class FrozenText:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of the folder's settings, weights and tokenizer: what the states are a function of."""
-        digest = hashlib.sha256()
-        for place in _places(self.folder):
-            for path in sorted(path for path in place.iterdir() if path.suffix in _READ):
-                digest.update(f"{path.name} {hash_file(path)[0]}\n".encode())
-        return digest.hexdigest()
+        """A sha256 of the folder's settings, weights and tokenizer: what the states are a function of. It is
+        the same whether they lie in one folder or in two."""
+        files = {
+            f"{path.name} {hash_file(path)[0]}"
+            for place in dict.fromkeys(_places(self.folder))
+            for path in place.iterdir()
+            if path.suffix in _READ
+        }
+        return hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
 
     @torch.no_grad()
     def states(self, texts: Sequence[str]) -> Tensor:
