@@ -66,7 +66,7 @@ def test_pictures_with_conditions_are_made_again(home: Path, capsys: pytest.Capt
     assert made.values == ({"age": 2.0, "tags": ("a", "c")},)
     assert made.scales == {"text": 3.0, "class": 2.0}
     assert made.interval == (0.1, None)
-    again = load(home / "run", "cpu").recipe(**made.asked())
+    again = load(home / "run", "cpu").recipe(**made.asked(home))
     assert again.wishes()[3].values == {"age": 2.0, "tags": ("a", "c")}
     capsys.readouterr()
     for path in (grid, folder / names[3]):
@@ -95,7 +95,7 @@ def test_accounts_of_older_pictures_are_read(home: Path) -> None:
     for name in ("prompts", "negatives", "values", "scales", "interval", "rescale", "threshold"):
         account.pop(name)
     made = Origin.model_validate_json(json.dumps(account), strict=True)
-    recipe = load(home / "run", "cpu").recipe(**made.asked())
+    recipe = load(home / "run", "cpu").recipe(**made.asked(home))
     assert recipe.prompts is None
     assert recipe.rescale == 0
 
