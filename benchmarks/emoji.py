@@ -142,8 +142,9 @@ def draw(run: Run, asked: Asked, guidance: float, steps: int | None) -> Tensor:
 
 def sheet(pictures: Tensor, concepts: int, path: Path) -> None:
     """A row for each style of the first concepts."""
-    rows = [pictures[i * concepts : i * concepts + SHOWN] for i in range(len(STYLES))]
-    write_png(path, grid([to_bytes(p) for row in rows for p in row], min(SHOWN, concepts)))
+    count = min(SHOWN, concepts)
+    rows = [pictures[i * concepts : i * concepts + count] for i in range(len(STYLES))]
+    write_png(path, grid([to_bytes(picture) for row in rows for picture in row], count))
 
 
 def package(run: Path, target: Path, guidance: float) -> None:
