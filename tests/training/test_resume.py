@@ -193,6 +193,21 @@ def test_another_run_is_refused_by_name(runner: Callable[[str], Runner]) -> None
         runner("run").train(settings=replace(settings, batch=8, lr=0.1))
 
 
+def test_a_run_may_be_prolonged(runner: Callable[[str], Runner]) -> None:
+    """It goes on from its last step at the pace of its new length, bit for bit wherever it is cut."""
+    short, long = replace(SETTINGS, steps=8, warmup=0), replace(SETTINGS, steps=16)
+    whole = runner("whole")
+    first = whole.train(settings=short)
+    then = whole.train(settings=long)
+    assert list(first.losses) == list(range(1, 9))
+    assert list(then.losses) == list(range(9, 17))
+    cut = runner("cut")
+    cut.train(settings=short)
+    assert cut.train([11], settings=long).digest == then.digest
+    assert not whole.train(settings=short).losses
+    assert len(list((whole.folder / "averages").glob("step-00000016-*"))) == 2
+
+
 def test_a_broken_newest_checkpoint_is_passed_over(runner: Callable[[str], Runner]) -> None:
     settings = replace(SETTINGS, steps=16)
     whole = runner("whole").train(settings=settings)

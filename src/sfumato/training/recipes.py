@@ -28,7 +28,7 @@ from sfumato.training.adversarial import Adversarial
 from sfumato.training.companion import Companion
 from sfumato.training.learned_schedule import LearnedSchedule
 from sfumato.training.objectives import Objective, Sum
-from sfumato.training.settings import TrainSettings
+from sfumato.training.settings import LENGTH, TrainSettings
 from sfumato.training.told import Told, Wanted, settled, told
 
 TABLES = ("cosine", "linear", "scaled-linear")
@@ -210,16 +210,14 @@ class RunSettings:
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """What differs from settings that were saved, for people: "batch (64, now 32)". What was not a
         setting then was its default."""
-        out: list[str] = []
         now, plain = self.to_json(), RunSettings(TrainSettings(steps=1)).to_json()
         pairs = [(n, before.get(n, plain[n]), v) for n, v in now.items() if n != "train"]
+        out = [f"{name} ({was}, now {value})" for name, was, value in pairs if was != value]
         past = before.get("train")
-        if isinstance(past, Mapping):
-            pairs += [(n, past.get(n, plain["train"][n]), v) for n, v in now["train"].items()]
-        for name, was, value in pairs:
-            if was != value:
-                out.append(f"{name} ({was}, now {value})")
-        return out
+        if not isinstance(past, Mapping):
+            return out
+        known = plain["train"] | dict.fromkeys(LENGTH) | {n: past[n] for n in past if n in plain["train"]}
+        return out + TrainSettings.from_json(known).differences(self.train)
 
 
 def pixels(

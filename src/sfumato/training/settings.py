@@ -19,6 +19,8 @@ from sfumato.training.variational import VariationalBound
 
 OPTIMISERS = ("adamw", "sgld")
 PRECISIONS = ("fp32", "bf16")
+LENGTH = ("steps", "images", "minutes")
+"""How long a run is: what may change from one start of it to the next."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,17 @@ class TrainSettings:
                 raise SettingsError(f"the setting {name!r} takes {known[name]}, not {value!r}")
         return TrainSettings(**values)  # pyright: ignore[reportArgumentType]
 
+    def snapshots(self, share: float) -> int:
+        """How many snapshots of the averages there are by this share of the run."""
+        return int(share * self.averages + 1e-9)
+
     def differences(self, other: TrainSettings) -> list[str]:
-        """What differs, for people: "batch (64, now 32)"."""
+        """What differs, for people: "batch (64, now 32)". Not the length, since a run may be prolonged, nor
+        the warm-up that goes with it."""
         mine, theirs = self.to_json(), other.to_json()
-        return [f"{name} ({mine[name]}, now {theirs[name]})" for name in mine if mine[name] != theirs[name]]
+        changed = [name for name in mine if mine[name] != theirs[name]]
+        free = {*LENGTH, "warmup"} if any(name in LENGTH for name in changed) else set[str]()
+        return [f"{name} ({mine[name]}, now {theirs[name]})" for name in changed if name not in free]
 
 
 def _fits(value: object, kind: str) -> bool:

@@ -90,6 +90,7 @@ class Training:
         optimiser = optimisers.chosen(settings, weights.parameters.values())
         self.state = State(self.model, optimiser, weights, Ema(float(settings.ema)), self.companions)
         self.resumed = self.vault.restore(self.state)
+        self.counters.snapshots = min(self.counters.snapshots, settings.snapshots(self.share))
         crew.check_equal(weights.vector)
         self.stopped = False
         self._earlier, self._began = self.counters.seconds, time.monotonic()
@@ -250,9 +251,8 @@ class Training:
         due = every > 0 and (c.step % every == 0 or (self.share >= 1 and not self.stopped))
         if due and self.held is not None and not step.skipped:
             look, notices = self._look(self.held, notices)
-        kept = int(self.share * self.settings.averages + 1e-9)
+        kept, last = self.settings.snapshots(self.share), self._over()
         best = look is not None and c.trend.since == 0
-        last = self._over()
         saved = last or best or self._time_to_save(step)
         try:
             if kept > c.snapshots and not step.skipped:
