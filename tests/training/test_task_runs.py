@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "--task",
         f"upscale:{FACTOR},inpaint",
     ]
-    words += ["--steps", "250", "--batch", "16", "--model", "tiny", "--device", "cpu", "--sample-share", "0"]
+    words += ["--steps", "300", "--batch", "16", "--model", "tiny", "--device", "cpu", "--sample-share", "0"]
     assert cli.run([*words, "--cache", str(folder / "cache"), "--validate", "0"]) == 0
     return load(folder / "run", "cpu")
 
