@@ -31,8 +31,8 @@ from sfumato.conditions.clip import FrozenClip, SmallClip, open_clip
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.files.pictures import grid, to_bytes, write_png
+from sfumato.folders.run import open_folder, save
 from sfumato.noise import permutation
-from sfumato.run_folder import open_folder, save
 from sfumato.runs import Run
 
 STYLES = {

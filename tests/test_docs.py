@@ -23,9 +23,9 @@ from PIL import Image
 
 from sfumato.card import Card, ImageSettings, SamplerSettings, build
 from sfumato.cli import app
+from sfumato.folders.run import save
 from sfumato.networks import UNetConfig, parameter_count
 from sfumato.predictions import V
-from sfumato.run_folder import save
 from sfumato.tables import Table
 
 ROOT = Path(__file__).parents[1]

@@ -37,23 +37,14 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
         (
             frozenset({"denoiser", "bound"}),
             frozenset({"model", "solvers", "guidance"}),
-            frozenset({"grids", "recorded_schedules"}),
+            frozenset({"grids", "records"}),
             frozenset({"plans"}),
         ),
     ),
     (
         "4 model",
         (
-            frozenset(
-                {
-                    "sampling",
-                    "sampler_names",
-                    "recorded",
-                    "recorded_conditions",
-                    "recorded_facts",
-                    "training",
-                }
-            ),
+            frozenset({"sampling", "sampler_names", "training"}),
             frozenset({"walkers"}),
             frozenset({"interop", "card", "samplers"}),
         ),
@@ -62,9 +53,8 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "5 run",
         (
-            frozenset({"pipeline", "text_folder", "run_classifier", "training.told"}),
-            frozenset({"run_folder", "judged", "pulled", "training.recipes"}),
-            frozenset({"weaker"}),
+            frozenset({"folders", "training.told"}),
+            frozenset({"guides", "training.recipes"}),
             frozenset({"recipe"}),
             frozenset({"guided"}),
             frozenset({"runs"}),
@@ -96,14 +86,11 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "transformers": (),
     "torch.distributed": ("training/crew.py",),
     "pydantic": (
+        "records/",
         "card.py",
-        "recorded.py",
-        "recorded_conditions.py",
-        "recorded_facts.py",
-        "recorded_schedules.py",
-        "provenance.py",
-        "run_classifier.py",
+        "folders/classifier.py",
         "recorded_guides.py",
+        "provenance.py",
         "editing/record.py",
     ),
     "rich": ("cli/",),

@@ -25,16 +25,7 @@ from sfumato.networks import Config, DiTConfig, UNetConfig, to_json
 from sfumato.networks import build as build_network
 from sfumato.networks.text import TextTransformer
 from sfumato.predictions import Prediction
-from sfumato.recorded import (
-    LabelSettings,
-    PredictionSettings,
-    Steps,
-    describe_label,
-    describe_prediction,
-    make_label,
-    make_prediction,
-)
-from sfumato.recorded_conditions import (
+from sfumato.records.conditions import (
     AttributeSettings,
     OwnText,
     PictureSettings,
@@ -42,7 +33,7 @@ from sfumato.recorded_conditions import (
     make_attributes,
     make_shown,
 )
-from sfumato.recorded_facts import (
+from sfumato.records.facts import (
     DataSettings,
     Hash,
     ImageSettings,
@@ -54,7 +45,16 @@ from sfumato.recorded_facts import (
     WeightsSettings,
     check_blocks,
 )
-from sfumato.recorded_schedules import (
+from sfumato.records.predictions import (
+    LabelSettings,
+    PredictionSettings,
+    Steps,
+    describe_label,
+    describe_prediction,
+    make_label,
+    make_prediction,
+)
+from sfumato.records.schedules import (
     Part,
     ScheduleSettings,
     describe_schedule,

@@ -35,7 +35,7 @@ from sfumato.recorded_guides import (
     describe_weaker,
     pairs_of,
 )
-from sfumato.recorded_schedules import Part
+from sfumato.records.schedules import Part
 from sfumato.runs import Recipe, Run
 
 MOST = 100_000

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import Wish
 from sfumato.errors import SettingsError
-from sfumato.judged import Judged
-from sfumato.pulled import Pull
+from sfumato.guides.classifier import Judged
+from sfumato.guides.clip import Pull
+from sfumato.guides.weaker import Weaker
 from sfumato.samplers import Adaptive, Walker, sampler
-from sfumato.weaker import Weaker
 
 T = TypeVar("T")
 MOST = 1_000_000

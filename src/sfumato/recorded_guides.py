@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sfumato.conditions.schema import LONGEST
-from sfumato.judged import Judged
-from sfumato.pulled import Pull
+from sfumato.guides.classifier import Judged
+from sfumato.guides.clip import Pull
+from sfumato.guides.weaker import Weaker
 from sfumato.recipe import Recipe
-from sfumato.recorded_schedules import Part
-from sfumato.weaker import Weaker
+from sfumato.records.schedules import Part
 
 MOST = 100_000
 

@@ -25,19 +25,19 @@ from sfumato.conditions.schema import Conditions, Reader
 from sfumato.data.bundled import model_path
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
+from sfumato.folders.run import open_folder, save
 from sfumato.guided import Scale, denoiser, interval_of, scales_of
-from sfumato.judged import Judged, judged
+from sfumato.guides.classifier import Judged, judged
+from sfumato.guides.clip import Pull, pull
+from sfumato.guides.weaker import weaker
 from sfumato.model import Model
 from sfumato.noise import Noise
-from sfumato.pulled import Pull, pull
 from sfumato.recipe import MOST, Recipe, at_least, some, spread
-from sfumato.run_folder import open_folder, save
 from sfumato.samplers import Walker, usual_steps
 from sfumato.sampling import Step, prior
 from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
-from sfumato.weaker import weaker
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +317,7 @@ def looked(evaluations: Tensor) -> str:
 
 def load(path: Path | str, device: str = "auto", weights: str = "ema") -> Run:
     """Opens a run folder, a model of the package by its name ("emoji"), or a folder that diffusers wrote, to
-    sample from it; see `run_folder.open_folder`.
+    sample from it; see `folders.run.open_folder`.
 
     Raises RunError, ModelFileError or SettingsError: one sentence that says what is wrong.
     """

@@ -18,8 +18,8 @@ from sfumato.card import build
 from sfumato.data.decode import decode
 from sfumato.files.pictures import grid, read_recipe, to_bytes, write_png
 from sfumato.files.png import SOURCE
+from sfumato.folders.run import WEIGHTS, save
 from sfumato.provenance import read_origin
-from sfumato.run_folder import WEIGHTS, save
 from sfumato.runs import load
 
 COMMANDS = ("train", "train-classifier", "sample", "samplers", "replay", "inspect", "evaluate", "demo")

@@ -17,7 +17,7 @@ from sfumato.editing.inpaint import inpaint
 from sfumato.editing.job import bench
 from sfumato.files.pictures import read_recipe, to_bytes
 from sfumato.predictions import V
-from sfumato.recorded_conditions import PictureSettings
+from sfumato.records.conditions import PictureSettings
 from sfumato.runs import load, save
 from sfumato.tables import Table
 from sfumato.training.hints import Inpaint

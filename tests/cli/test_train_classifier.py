@@ -17,6 +17,7 @@ from sfumato.card import build
 from sfumato.data.decode import decode
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import grid, to_bytes
+from sfumato.folders.classifier import open_classifier
 from sfumato.guidance.bound import Clipped, Thresholded
 from sfumato.guidance.classifier import logits
 from sfumato.guidance.mix import Mix
@@ -26,7 +27,6 @@ from sfumato.level import Level
 from sfumato.noise import Noise
 from sfumato.predictions import V
 from sfumato.provenance import read_origin
-from sfumato.run_classifier import open_classifier
 from sfumato.runs import load, save
 from sfumato.tables import Table
 

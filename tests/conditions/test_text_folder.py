@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from corpora import small, told
-from sfumato import text_folder
 from sfumato.card import CARD, Card, WeightsSettings, parse_card
 from sfumato.conditions.encoder import WEIGHTS, load_encoder
 from sfumato.errors import RunError, SettingsError
+from sfumato.folders import text as text_folder
+from sfumato.folders.run import open_folder, save
 from sfumato.model import Model
 from sfumato.networks import to_json
 from sfumato.predictions import V
-from sfumato.run_folder import open_folder, save
 from sfumato.runs import load
 from sfumato.tables import Table
 

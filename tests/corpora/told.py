@@ -15,11 +15,11 @@ from sfumato.conditions.attributes import Attributes, Choice, Labels, Number
 from sfumato.conditions.classes import Classes
 from sfumato.conditions.schema import Conditions
 from sfumato.conditions.tokens import Tokenizer, train_tokenizer
+from sfumato.folders.run import save
 from sfumato.model import Model
 from sfumato.networks import text_preset
 from sfumato.predictions import V
-from sfumato.recorded_conditions import PictureSettings, describe_attributes, describe_own
-from sfumato.run_folder import save
+from sfumato.records.conditions import PictureSettings, describe_attributes, describe_own
 from sfumato.runs import Run, load
 from sfumato.tables import Table
 from sfumato.training.telling import Telling

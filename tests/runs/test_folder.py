@@ -19,13 +19,13 @@ from sfumato import schedules as s
 from sfumato.card import Card, ImageSettings, TrainingSettings, WeightsSettings, build, parse_card
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import write_json, write_tensors
+from sfumato.folders.run import RAW, open_folder, save
 from sfumato.level import Level
 from sfumato.model import LogSigma, Steps
 from sfumato.networks import DiTConfig, to_json
 from sfumato.predictions import Clean, Epsilon, Flow, Mean, Prediction, Score, V
-from sfumato.recorded import describe_prediction, make_prediction
-from sfumato.recorded_schedules import TableNodes, describe_schedule, make_schedule, schedule_hash
-from sfumato.run_folder import RAW, open_folder, save
+from sfumato.records.predictions import describe_prediction, make_prediction
+from sfumato.records.schedules import TableNodes, describe_schedule, make_schedule, schedule_hash
 from sfumato.runs import Run, load
 from sfumato.tables import Table
 

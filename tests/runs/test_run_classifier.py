@@ -15,9 +15,9 @@ from sfumato import files
 from sfumato.card import DataSettings, ImageSettings, TrainingSettings
 from sfumato.errors import RunError, SettingsError
 from sfumato.files import read_json, read_tensors, write_tensors
+from sfumato.folders.classifier import READABLE, WEIGHTS, ClassifierCard, open_classifier, save_classifier
 from sfumato.networks import Classifier, ClassifierConfig
 from sfumato.noise import Noise, seeded
-from sfumato.run_classifier import READABLE, WEIGHTS, ClassifierCard, open_classifier, save_classifier
 
 CONFIG = ClassifierConfig(in_channels=1, outputs=3, channels=(8, 16), groups=4, head_channels=8)
 IMAGE = ImageSettings(channels=1, height=8, width=8)
@@ -72,12 +72,12 @@ def test_a_crash_leaves_the_old_one_or_the_new_one(run: Path, monkeypatch: pytes
     def full(*given: Any, **more: Any) -> None:
         raise RunError("no space left")
 
-    monkeypatch.setattr("sfumato.run_classifier.write_tensors", full)
+    monkeypatch.setattr("sfumato.folders.classifier.write_tensors", full)
     with pytest.raises(RunError):
         save_classifier(run, network(1), card(right=(0.95, 0.5)))
     assert open_classifier(run).card == before.card
-    monkeypatch.setattr("sfumato.run_classifier.write_tensors", files.write_tensors)
-    monkeypatch.setattr("sfumato.run_classifier.write_json", full)
+    monkeypatch.setattr("sfumato.folders.classifier.write_tensors", files.write_tensors)
+    monkeypatch.setattr("sfumato.folders.classifier.write_json", full)
     with pytest.raises(RunError):
         save_classifier(run, network(1), card(right=(0.95, 0.5)))
     assert open_classifier(run).card.right == (0.95, 0.5)

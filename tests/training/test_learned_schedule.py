@@ -18,7 +18,7 @@ from sfumato.level import Level
 from sfumato.model import LogSigma, Model
 from sfumato.noise import Noise
 from sfumato.predictions import Epsilon, V
-from sfumato.recorded_schedules import describe_schedule, make_schedule, schedule_hash
+from sfumato.records.schedules import describe_schedule, make_schedule, schedule_hash
 from sfumato.runs import load
 from sfumato.schedules import LogLinear
 from sfumato.training.learned_schedule import LearnedSchedule

@@ -17,13 +17,13 @@ from sfumato.data.dataset import Batch, DataSet
 from sfumato.data.toy import Mixture
 from sfumato.errors import SettingsError
 from sfumato.files import read_json
+from sfumato.folders.run import save
 from sfumato.forward import largest_variance, posterior, transition
 from sfumato.guidance.mix import classifier_free
 from sfumato.level import Level
 from sfumato.model import Model
 from sfumato.noise import Noise, seeded
 from sfumato.predictions import Estimate, V
-from sfumato.run_folder import save
 from sfumato.runs import load
 from sfumato.samplers import sampler
 from sfumato.sampling import prior, walk

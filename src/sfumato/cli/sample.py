@@ -86,8 +86,8 @@ def sample(
     from sfumato.cli.dataset import balanced, check_place, write_dataset
     from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
     from sfumato.cli.wishes import interval_of, possible, scale_of, settings_of
+    from sfumato.guides.classifier import names_of
     from sfumato.inside.sheet import check_sheet, write_sheet
-    from sfumato.judged import names_of
     from sfumato.runs import load
 
     reel = None if film is None else Film(film, film_of)

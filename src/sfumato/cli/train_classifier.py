@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # nothing heavy is imported until the command runs
 
     from sfumato.card import Card, ImageSettings
     from sfumato.data.dataset import DataSet
-    from sfumato.run_folder import Stored
+    from sfumato.folders.run import Stored
     from sfumato.training.classifier import Accuracy, ClassifierSettings, Schooling
     from sfumato.training.levels import Where
     from sfumato.training.step import TrainStep
@@ -50,8 +50,8 @@ def train_classifier(
     from sfumato.data.augment import Augment
     from sfumato.data.batches import Batches
     from sfumato.data.prepare import prepare
+    from sfumato.folders.run import open_folder
     from sfumato.networks import SIZES
-    from sfumato.run_folder import open_folder
     from sfumato.training.classifier import ClassifierSettings
     from sfumato.training.device import choose_device
     from sfumato.training.interrupt import listening
@@ -109,7 +109,7 @@ def _keep(
 ) -> Accuracy | None:
     """Judges the held-out pictures, and writes the classifier with what came out."""
     from sfumato.card import DataSettings, TrainingSettings
-    from sfumato.run_classifier import ClassifierCard, save_classifier
+    from sfumato.folders.classifier import ClassifierCard, save_classifier
     from sfumato.training.classifier import Accuracy
 
     found = Accuracy((), (), 0)

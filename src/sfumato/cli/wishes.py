@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sfumato.conditions.attributes import number
 from sfumato.errors import SettingsError
-from sfumato.judged import names_of
-from sfumato.run_classifier import WEIGHTS
+from sfumato.folders.classifier import WEIGHTS
+from sfumato.guides.classifier import names_of
 from sfumato.runs import Run
 
 

@@ -21,7 +21,7 @@ from sfumato.data.fit import Resize
 from sfumato.errors import ImageFileError
 from sfumato.files.pictures import read_recipe
 from sfumato.provenance import Hash, Origin, Text, check_places, parameters
-from sfumato.recorded_schedules import Part
+from sfumato.records.schedules import Part
 
 ROOM = 48 << 10
 """The most bytes of an account with those of its sources; beyond, their places and hashes alone are kept."""

@@ -9,7 +9,7 @@ from typing import Any
 from sfumato.errors import SettingsError
 from sfumato.interop.diffusers import VERSION
 from sfumato.predictions import Clean, Epsilon, Prediction, V
-from sfumato.recorded_schedules import TableCosine, TableLinear, TableScaledLinear, describe_table
+from sfumato.records.schedules import TableCosine, TableLinear, TableScaledLinear, describe_table
 from sfumato.schedules import Schedule
 from sfumato.tables import Table
 

@@ -20,8 +20,8 @@ from sfumato.networks import SIZES, preset
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
-from sfumato.recorded_conditions import describe_attributes, describe_shown
-from sfumato.recorded_schedules import make_schedule
+from sfumato.records.conditions import describe_attributes, describe_shown
+from sfumato.records.schedules import make_schedule
 from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
 from sfumato.training.adversarial import Adversarial

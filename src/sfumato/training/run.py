@@ -7,7 +7,7 @@ sampled.
     RUN/averages/           snapshots from which averages of any width are rebuilt
     RUN/samples/            grids on the way, and what their pictures were told beside a class
     RUN/loss.png            the curve so far
-and the model itself (see `run_folder`).
+and the model itself (see `folders.run`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
 from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
+from sfumato.folders.run import save
+from sfumato.folders.text import ENCODER, TOKENIZER, copy_frozen
 from sfumato.learned import Learned
-from sfumato.recorded_schedules import describe_schedule, schedule_hash
-from sfumato.run_folder import save
+from sfumato.records.schedules import describe_schedule, schedule_hash
 from sfumato.runs import Run
 from sfumato.schedules import Schedule
-from sfumato.text_folder import ENCODER, TOKENIZER, copy_frozen
 from sfumato.training.crew import ALONE, Crew
 from sfumato.training.figures import write_grid, write_loss
 from sfumato.training.learned_schedule import value_of

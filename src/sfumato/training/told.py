@@ -20,7 +20,7 @@ from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
 from sfumato.networks import text_preset
 from sfumato.networks.text import TextConfig
-from sfumato.recorded_conditions import AnyText, describe_frozen, describe_own
+from sfumato.records.conditions import AnyText, describe_frozen, describe_own
 from sfumato.training.tasks import task_named
 from sfumato.training.telling import LABEL, Telling
 

@@ -21,7 +21,7 @@ from sfumato.editing.noise_file import ENDING, read_noise
 from sfumato.editing.record import Account, account_of
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels
-from sfumato.judged import names_of
+from sfumato.guides.classifier import names_of
 from sfumato.runs import Recipe, Run
 
 COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}

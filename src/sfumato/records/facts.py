@@ -1,5 +1,5 @@
 """Facts about a model as plain values: its network, its pictures, its sampler, its weights, its data and its
-training. Conditions are in `recorded_conditions`, predictions in `recorded`.
+training. Conditions are in `records.conditions`, predictions in `records.predictions`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sfumato.networks import Config, DiTConfig, UNetConfig, from_json
-from sfumato.recorded_schedules import Part
+from sfumato.records.schedules import Part
 
 BLOCKS = 4096
 """The most residual and transformer blocks that a card may ask for."""

@@ -15,8 +15,8 @@ from sfumato.files import write_json
 from sfumato.interop.diffusers import VERSION, config_to_diffusers, why_not_diffusers
 from sfumato.interop.scheduler import scheduler_to_diffusers
 from sfumato.networks import DiTConfig
-from sfumato.recorded import Steps, make_prediction
-from sfumato.recorded_schedules import make_schedule
+from sfumato.records.predictions import Steps, make_prediction
+from sfumato.records.schedules import make_schedule
 from sfumato.tables import Table
 
 INDEX = "model_index.json"

@@ -29,7 +29,7 @@ from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed
 from sfumato.model import TEXT
 from sfumato.networks.text import named
-from sfumato.recorded_conditions import AnyText, ForeignText, OwnText, tokenizer_hash
+from sfumato.records.conditions import AnyText, ForeignText, OwnText, tokenizer_hash
 
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 RAW, PREVIOUS = "model.non_ema.safetensors", "model.previous.safetensors"

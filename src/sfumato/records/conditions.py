@@ -14,7 +14,7 @@ from sfumato.conditions.frozen import FrozenText
 from sfumato.conditions.schema import Shown
 from sfumato.conditions.tokens import Tokenizer
 from sfumato.networks.text import TextConfig
-from sfumato.recorded_schedules import Part, unknown
+from sfumato.records.schedules import Part, unknown
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Options = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_OPTIONS)]

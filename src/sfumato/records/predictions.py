@@ -1,5 +1,5 @@
 """Predictions and labels as plain values: what a model's card says of them, and back. Schedules are in
-`recorded_schedules`, which makes the same promises."""
+`records.schedules`, which makes the same promises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sfumato import model as models
 from sfumato import predictions
 from sfumato.model import Label
 from sfumato.predictions import Prediction
-from sfumato.recorded_schedules import Count, Part, Positive, Table, describe_table, make_table, unknown
+from sfumato.records.schedules import Count, Part, Positive, Table, describe_table, make_table, unknown
 
 
 class Plain(Part):

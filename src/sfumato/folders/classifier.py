@@ -24,7 +24,7 @@ from sfumato.files import inside, read_tensors, write_json, write_tensors
 from sfumato.files.json_file import parse_json
 from sfumato.files.manifest import hash_file
 from sfumato.networks import Classifier, ClassifierConfig, from_json, to_json
-from sfumato.recorded_schedules import Part
+from sfumato.records.schedules import Part
 
 FOLDER = "classifier"
 WEIGHTS, READABLE = f"{FOLDER}/classifier.safetensors", f"{FOLDER}/classifier.json"

@@ -6,7 +6,7 @@ be one.
         config.json                                     the network, as diffusers says it where it can
         diffusion_pytorch_model.safetensors             the weights to sample with
         diffusion_pytorch_model.non_ema.safetensors     those that training left, kept beside an average
-    RUN/text_encoder/, RUN/tokenizer/                   what reads captions (see `text_folder.py`)
+    RUN/text_encoder/, RUN/tokenizer/                   what reads captions (see `folders.text`)
     RUN/scheduler/, RUN/model_index.json                for diffusers (see `pipeline.py`)
 
 Each file is replaced in one instant and the weights come last, so their renaming is the moment at which a new
@@ -34,11 +34,8 @@ from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors
 from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed, read_metadata
-from sfumato.interop.folder import is_foreign, modern, read_foreign
-from sfumato.model import Model, Steps
-from sfumato.pipeline import network_folder, why_no_pipeline, write_settings
-from sfumato.recorded_conditions import OwnText
-from sfumato.text_folder import (
+from sfumato.folders.pipeline import network_folder, why_no_pipeline, write_settings
+from sfumato.folders.text import (
     check_reader,
     keep_reader,
     open_reader,
@@ -48,6 +45,9 @@ from sfumato.text_folder import (
     write_raw,
     write_text,
 )
+from sfumato.interop.folder import is_foreign, modern, read_foreign
+from sfumato.model import Model, Steps
+from sfumato.records.conditions import OwnText
 from sfumato.training.snapshots import rebuild
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import torch
 from sfumato.conditions.classes import Asked, Classes
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
+from sfumato.folders.classifier import WEIGHTS, StoredClassifier, open_classifier
 from sfumato.guidance.classifier import classifier_guided
 from sfumato.guidance.scales import between
-from sfumato.run_classifier import WEIGHTS, StoredClassifier, open_classifier
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from sfumato.card import Card
 from sfumato.conditions.schema import Wish
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
+from sfumato.folders.run import Stored, open_folder
 from sfumato.guidance.mix import Mix, mix
 from sfumato.guidance.scales import Weight, added, between
-from sfumato.run_folder import Stored, open_folder
 
 
 @dataclass(frozen=True)

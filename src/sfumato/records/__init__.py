@@ -1,0 +1,1 @@
+"""Plain values: how everything about a model stands in a file, and is made again from there."""
