@@ -107,7 +107,7 @@ def _dependencies(*extras: str) -> list[str]:
     assert isinstance(core, list)
     assert isinstance(optional, dict)
     found = [*core, *(one for extra in extras for one in optional[extra])]
-    inner = [re.findall(r"\[(.*)\]", one)[0] for one in found if _name(one) == "sfumato"]
+    inner = [e for one in found if _name(one) == "sfumato" for e in re.findall(r"[\w]+(?=[,\]])", one)]
     return [*(one for one in found if _name(one) != "sfumato"), *(one for e in inner for one in optional[e])]
 
 
