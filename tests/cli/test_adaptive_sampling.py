@@ -15,6 +15,8 @@ from sfumato.files.pictures import read_recipe
 from sfumato.provenance import Origin, read_origin
 from sfumato.runs import load
 
+pytestmark = pytest.mark.slow
+
 
 def says(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = cli.run([str(word) for word in words])

@@ -17,6 +17,8 @@ from sfumato.files.pictures import to_bytes
 from sfumato.noise import Noise
 from sfumato.runs import Run, load
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["--steps", "6"]
 
 

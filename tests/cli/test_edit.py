@@ -18,6 +18,8 @@ from sfumato.editing.record import pixel_hash
 from sfumato.files.pictures import read_recipe, to_bytes, write_png
 from sfumato.runs import load
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--steps", 4, "--resample", 2)
 
 

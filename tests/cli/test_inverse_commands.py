@@ -15,6 +15,8 @@ from PIL import Image
 from sfumato import cli
 from sfumato.files.pictures import read_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from sfumato.cli.edits.changes import places_of
 from sfumato.data.decode import decode
 from sfumato.errors import SettingsError
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["--steps", "5", "--guidance", "2"]
 WAS = ["--class", "cat", "--was-class", "cat", "--was-prompt", "a red cat"]
 

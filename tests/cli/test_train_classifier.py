@@ -30,6 +30,8 @@ from sfumato.provenance import read_origin
 from sfumato.runs import load, save
 from sfumato.tables import Table
 
+pytestmark = pytest.mark.slow
+
 CLASSES = small.CLASSES
 
 

@@ -21,6 +21,8 @@ from sfumato.training.run import FolderRun, train_run
 from sfumato.training.settings import Habits
 from sfumato.training.told import Wanted, columns_left, text_wanted
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:

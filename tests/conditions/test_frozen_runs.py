@@ -21,6 +21,8 @@ from sfumato.training.recipes import pixels
 from sfumato.training.run import train_run
 from sfumato.training.settings import Habits
 
+pytestmark = pytest.mark.slow
+
 transformers: Any = pytest.importorskip("transformers")
 
 

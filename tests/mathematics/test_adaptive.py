@@ -23,6 +23,8 @@ from sfumato.solvers.fresh import Ancestral, Sde
 from sfumato.solvers.moves import Step as SameStep
 from sfumato.solvers.singlestep import Singlestep
 
+pytestmark = pytest.mark.slow
+
 NOISY, LAST = Level.of(1.0, 5.0), Level.of(1.0, 0.02)
 SEEDS = tuple(range(16))
 START = Noise(SEEDS).normal((2,), "start").double() * math.hypot(0.5, 5.0)

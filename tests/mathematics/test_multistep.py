@@ -34,18 +34,21 @@ def measured(solver: Multistep, grid: Callable[..., Levels], schedule: Schedule,
     return slope(*(error(solver, grid(schedule, n, extra), extra) for n in (steps, 2 * steps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_every_frame_has_its_order_by_every_clock(frame: Frame, clock: Clock) -> None:
     assert measured(Multistep(frame, clock, 3), even_in_log_snr, Linear(), 80) > 2.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_the_fourth_order(frame: Frame) -> None:
     for clock in ("log_snr", "angle"):
         assert measured(Multistep(frame, clock, 4), even_in_log_snr, Linear(), 160) > 3.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), RectifiedFlow()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize(("frame", "clock", "order"), [("eps", "log_snr", 2), ("v", "linear", 3)])
 def test_the_order_holds_on_grids_even_in_the_schedules_time(

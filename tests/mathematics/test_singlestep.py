@@ -60,6 +60,7 @@ def last(x: Tensor, plan: list[Move], solver: Singlestep | Heun, **rest: object)
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), RectifiedFlow()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_the_measured_order_is_the_declared_one(solver: Singlestep, schedule: Schedule) -> None:
@@ -159,6 +160,7 @@ def test_diffusers_single_step_scheduler(kind: str, rule: str, steps: int) -> No
     assert float((ours - peer).abs().max()) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [between, even_in_time], ids=["log-SNR", "time"])
 @pytest.mark.parametrize(("of", "order"), [("x0", 2), ("x0", 3), ("eps", 2), ("eps", 3)])
 def test_strides_keep_the_order_wherever_the_nodes_are(of: str, order: int, place: Place) -> None:
@@ -214,6 +216,7 @@ def test_diffusers_dpm2() -> None:
     assert float((ours - x).abs().max()) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [*SOLVERS, Heun("eps"), Heun("flow")], ids=repr)
 @pytest.mark.parametrize("schedule", [RectifiedFlow(), Table.linear(), VE()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("steps", [1, 2, 3, 30])

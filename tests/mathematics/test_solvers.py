@@ -84,6 +84,7 @@ def test_gaussian_data_to_a_fixed_noise(schedule: Schedule) -> None:  # N9
             assert low < a / b < high, (solver, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["ddim", "dpmpp-2m", "dpmpp-2m-karras", "dpmpp-3m", "heun", "flow-heun", "flow-ab2"]
 )

@@ -28,6 +28,8 @@ from sfumato.noise import Noise
 from sfumato.predictions import Estimate
 from sfumato.training.clip import ClipSettings, ClipTraining, Recall, captioned, contrastive
 
+pytestmark = pytest.mark.slow
+
 COLOURS = ("red", "green", "blue", "white")
 SETTINGS = ClipSettings(steps=25, batch=32, vocabulary=540, warmup=5, noisy=0.5)
 

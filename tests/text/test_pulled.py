@@ -20,6 +20,8 @@ from sfumato.provenance import read_origin
 from sfumato.runs import Run, load
 from sfumato.tables import Table
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("a red cat", "a blue dog")
 
 
