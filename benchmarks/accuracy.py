@@ -43,12 +43,11 @@ def named(*names: str) -> dict[str, Sampler]:
 
 
 def multistep(of: str, orders: tuple[int, ...], names: str, clock: str = "log_snr") -> dict[str, Sampler]:
-    """Adams-Bashforth of these orders; also by the midpoint, and with the last moves at falling order."""
+    """Adams-Bashforth of these orders; also as published, and with the last moves at falling order."""
     made: dict[str, Sampler] = {}
     for order in orders:
         made[names.format(order)] = Sampler(Multistep(of, clock, order))  # type: ignore[arg-type]
-        if order == 2:
-            made[f"{names.format(2)} midpoint"] = Sampler(Multistep(of, clock, 2, "midpoint"))  # type: ignore[arg-type]
+        made[f"{names.format(order)} published"] = Sampler(Multistep(of, clock, order, "published"))  # type: ignore[arg-type]
         made[f"{names.format(order)} tapered"] = Sampler(Multistep(of, clock, order, tapered=True))  # type: ignore[arg-type]
     return made
 

@@ -190,6 +190,7 @@ BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "lower_order_final": False}
     [
         (Multistep(kind="midpoint"), DPMSolverMultistepScheduler(solver_type="midpoint", **BETAS)),
         (Multistep(), DPMSolverMultistepScheduler(solver_type="heun", **BETAS)),
+        (Multistep(order=3, kind="published"), DPMSolverMultistepScheduler(solver_order=3, **BETAS)),
         (Multistep("eps", order=2), DEISMultistepScheduler(solver_order=2, **BETAS)),
         (Multistep("eps", order=3), DEISMultistepScheduler(solver_order=3, **BETAS)),
     ],

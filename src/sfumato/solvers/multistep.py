@@ -35,9 +35,11 @@ from sfumato.solvers.moves import Leg, Point, carried
 from sfumato.solvers.spans import span
 from sfumato.solvers.weights import solve_vandermonde
 
-Kind = Literal["exact", "midpoint", "bh1"]
+Kind = Literal["exact", "midpoint", "bh1", "published"]
 """Where two estimates put the mean place of a move: where it is, at 1/2 (DPM-Solver++(2M)'s usual form, and
-UniPC's B2), or at UniPC's B1 (Zhao et al. 2023). All three are of second order; three or more are exact."""
+UniPC's B2), or at UniPC's B1 (Zhao et al. 2023). All three are of second order; three or more are exact.
+"published" is the midpoint and, of three estimates, half the curvature that is due: the 3M of the official
+DPM-Solver, diffusers and k-diffusion, of second order, for pictures that must be theirs."""
 
 
 class Row(NamedTuple):
@@ -104,6 +106,8 @@ class Multistep:
         right = over.moments[: len(used)]
         if len(used) == 2 and self.kind != "exact":
             right = [1.0, self._mean_place(leg)]
+        if len(used) == 3 and self.kind == "published":
+            right = [*right[:2], right[2] / 2]
         out = [0.0] * len(nodes)
         for k, w in zip(used, solve_vandermonde([at[k] for k in used], right), strict=True):
             out[k] = w
@@ -111,7 +115,7 @@ class Multistep:
 
     def _mean_place(self, leg: Leg) -> float:
         """1/2, or 1/2 B1(h) / B2(h) = 1/2 a / (1 - exp(-a)) with a = h for x0, -h for eps."""
-        if self.kind == "midpoint":
+        if self.kind in ("midpoint", "published"):
             return 0.5
         pull = half_log_snr(leg.kept) - half_log_snr(leg.here)
         a = pull if self.of == "x0" else -pull
