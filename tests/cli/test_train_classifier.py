@@ -15,7 +15,7 @@ from corpora import small
 from sfumato import cli
 from sfumato.card import build
 from sfumato.data.decode import decode
-from sfumato.errors import SettingsError
+from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import grid, to_bytes
 from sfumato.folders.classifier import open_classifier
 from sfumato.guidance.bound import Clipped, Thresholded
@@ -218,6 +218,21 @@ def test_a_scale_of_nothing_guides_nothing(runs: Path) -> None:
     assert torch.equal(run.sample(2, **how, rescale=0.0), plain)
     assert torch.equal(run.sample(2, **how, interval=(0.0, float("inf"))), plain)
     assert torch.equal(run.sample(2, **how, autoguide=runs / "weak", autoguide_scale=1.0), plain)
+
+
+def test_a_guide_that_changed_under_a_recipe_is_refused(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "pets", tmp_path / "pets")
+    shutil.copytree(runs / "weak", tmp_path / "weak")
+    run = load(tmp_path / "pets", "cpu")
+    judged = run.recipe(1, classes="cat", steps=2, classifier_guidance=2.0)
+    away = run.recipe(1, classes="cat", steps=2, autoguide=tmp_path / "weak")
+    shutil.copytree(runs / "plain" / "classifier", tmp_path / "pets" / "classifier", dirs_exist_ok=True)
+    for part in (tmp_path / "weak").glob("*/*.safetensors"):
+        shutil.copy(runs / "pets" / part.relative_to(tmp_path / "weak"), part)
+    with pytest.raises(RunError, match="its classifier has changed"):
+        run.make(judged)
+    with pytest.raises(RunError, match="its model has changed"):
+        run.make(away)
 
 
 def test_the_parts_are_put_together_in_order(runs: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from corpora import small, told
 from sfumato.cli import run as command
 from sfumato.conditions.clip import open_clip
-from sfumato.errors import ModelFileError, SettingsError
+from sfumato.errors import RunError, SettingsError
 from sfumato.guidance.clip import clip_guided
 from sfumato.level import Level
 from sfumato.noise import Noise
@@ -116,7 +116,7 @@ def test_a_pair_of_other_channels_or_other_weights_is_refused(home: Path, tmp_pa
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(ModelFileError, match="weights have changed"):
+    with pytest.raises(RunError, match="its CLIP has changed"):
         opened.make(moved)
     assert opened.make(recipe).isfinite().all()
     colour = small.make(tmp_path / "colour", small.card(channels=3))

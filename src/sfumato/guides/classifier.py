@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from sfumato.errors import RunError, SettingsError
 from sfumato.folders.classifier import WEIGHTS, StoredClassifier, open_classifier
 from sfumato.guidance.classifier import classifier_guided
 from sfumato.guidance.scales import between
+from sfumato.guides.opened import kept, unchanged
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Judged:
         self, denoise: Denoiser, device: torch.device, interval: tuple[float, float] | None = None
     ) -> Denoiser:
         """The denoiser, pulled towards the classes, on this interval of sigma/alpha. Raises RunError where
-        the classifier is gone."""
+        the classifier is gone or is another."""
         rows = [-1 if one is None else one for one in self.classes]
         scale = self.scale if interval is None else between(self.scale, *interval, outside=0.0)
-        judge = opened(self.run, device).network
-        return classifier_guided(denoise, judge, torch.tensor(rows, device=device), scale)
+        judge = opened(self.run, device)
+        unchanged(self.run, "classifier", judge.sha256, self.sha256)
+        return classifier_guided(denoise, judge.network, torch.tensor(rows, device=device), scale)
 
 
 def judged(
@@ -74,14 +75,9 @@ def names_of(run: Path) -> tuple[str, ...]:
     return opened(run, torch.device("cpu")).card.classes
 
 
+@kept(WEIGHTS)
 def opened(run: Path, device: torch.device) -> StoredClassifier:
-    """The classifier of a run; the last ones are kept open, until their file changes. Raises RunError."""
-    path = run / WEIGHTS
-    return _kept(run.resolve(), device, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=4)
-def _kept(run: Path, device: torch.device, changed: int) -> StoredClassifier:
+    """The classifier of a run. Raises RunError."""
     stored = open_classifier(run)
     stored.network.to(device)
     return stored

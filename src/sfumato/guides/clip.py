@@ -6,17 +6,17 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from sfumato.conditions.clip import FrozenClip, SmallClip, open_clip
 from sfumato.denoiser import Denoiser
-from sfumato.errors import ModelFileError, SettingsError
+from sfumato.errors import SettingsError
 from sfumato.files.manifest import hash_file
 from sfumato.guidance.clip import clip_guided
 from sfumato.guidance.scales import between
+from sfumato.guides.opened import kept, unchanged
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,10 @@ class Pull:
     def on(
         self, denoise: Denoiser, device: torch.device, interval: tuple[float, float] | None = None
     ) -> Denoiser:
-        """The denoiser, pulled, on this interval of sigma/alpha. Raises ModelFileError where the pair is gone
-        or is another."""
+        """The denoiser, pulled, on this interval of sigma/alpha. Raises ModelFileError where the pair is
+        gone, RunError where it is another."""
         pair, found = opened(self.folder, device)
-        if found != self.sha256:
-            raise ModelFileError(
-                f"{self.folder}: not the CLIP that these pictures were guided by: its weights have changed"
-            )
+        unchanged(self.folder, "CLIP", found, self.sha256)
         scale = self.scale if interval is None else between(self.scale, *interval, outside=0.0)
         return clip_guided(denoise, pair, self.texts, scale, through=self.through, cutouts=self.cutouts)
 
@@ -83,15 +80,9 @@ def pull(
     return Pull(Path(folder), sha256, said, float(scale), cutouts, through)
 
 
+@kept("*.safetensors")
 def opened(folder: Path, device: torch.device) -> tuple[SmallClip | FrozenClip, str]:
-    """The pair in a folder and the hash of its weights. The last ones are kept open, until a file of theirs
-    changes. Raises ModelFileError."""
-    changed = max((path.stat().st_mtime_ns for path in folder.glob("*.safetensors")), default=0)
-    return _kept(folder.resolve(), device, changed)
-
-
-@lru_cache(maxsize=4)
-def _kept(folder: Path, device: torch.device, changed: int) -> tuple[SmallClip | FrozenClip, str]:
+    """The pair in a folder and the hash of its weights. Raises ModelFileError."""
     pair = open_clip(folder, device)
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):

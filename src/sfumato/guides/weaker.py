@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from sfumato.errors import SettingsError
 from sfumato.folders.run import Stored, open_folder
 from sfumato.guidance.mix import Mix, mix
 from sfumato.guidance.scales import Weight, added, between
+from sfumato.guides.opened import kept, unchanged
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Weaker:
 
     def told(self, wishes: Sequence[Wish], picture: Tensor | None, device: torch.device) -> Denoiser:
         """What the weaker run's model is told of the same wishes, and shown of the same picture. Raises
-        RunError where the run is gone."""
+        RunError where the run is gone or is another."""
         stored = opened(self.run, device, self.weights)
+        unchanged(self.run, "model", stored.sha256, self.sha256)
         rows = stored.card.conditions(stored.text).rows(wishes, picture)
         return stored.model.given(**{name: value.to(device) for name, value in rows.items()})
 
@@ -70,14 +71,9 @@ def weaker(run: Path | str, scale: float | int, card: Card, weights: str = "ema"
     return Weaker(Path(run), weights, found.sha256, float(scale))
 
 
+@kept("*/*.safetensors", most=2)
 def opened(run: Path, device: torch.device, weights: str) -> Stored:
-    """The weaker run; the last ones are kept open, until a file of theirs changes. Raises RunError."""
-    changed = max((path.stat().st_mtime_ns for path in run.glob("*/*.safetensors")), default=0)
-    return _kept(run.resolve(), device, weights, changed)
-
-
-@lru_cache(maxsize=2)
-def _kept(run: Path, device: torch.device, weights: str, changed: int) -> Stored:
+    """The weaker run. Raises RunError."""
     stored = open_folder(run, weights)
     stored.model.to(device)
     return stored
