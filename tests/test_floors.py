@@ -92,6 +92,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "recorded_guides.py",
         "provenance.py",
         "editing/record.py",
+        "evaluation/record.py",
     ),
     "rich": ("cli/",),
     "typer": ("cli/",),
