@@ -64,6 +64,19 @@ def test_the_command_prints_it(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> No
     whole = json.loads(CliRunner().invoke(app, [str(zoo), "--json"]).stdout)
     assert whole["bad"][0]["name"] == "cats/broken.jpg"
     assert whole["classes"] == {"cats": 9, "dogs": 5}
+    assert whole["columns"] == {}
+
+
+def test_columns_are_named_with_their_kinds(zoo: Path) -> None:
+    rows = [f"cats/{i:02}.png,{i / 7},{'red' if i % 2 else 'blue'},picture {i}" for i in range(9)]
+    rows += [f"dogs/{i:02}.png,{i / 7},red,picture {i}" for i in range(9, 12)]
+    rows += ["dogs/tiny.bmp,9.5,,"]
+    (zoo / "metadata.csv").write_text("\n".join(["file_name,age,colour,title", *rows]))
+    app = typer.Typer()
+    app.command()(command)
+    assert "age (number), colour (choice)" in CliRunner().invoke(app, [str(zoo)]).stdout
+    whole = json.loads(CliRunner().invoke(app, [str(zoo), "--json"]).stdout)
+    assert whole["columns"] == {"age": "number", "colour": "choice"}
 
 
 def test_transparency_counts_only_where_it_is_seen(tmp_path: Path) -> None:

@@ -13,26 +13,31 @@ def inspect(
     data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, an .npz file, or digits."),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
-    """Say what a data set holds: sizes, colours, classes, captions, and what is corrupt, double or tiny."""
+    """Say what a data set holds: sizes, colours, classes, captions, columns of its tables, and what is
+    corrupt, double or tiny."""
     import sys
     from json import dumps
 
     from rich.console import Console
 
+    from sfumato.conditions.columns import offered
+    from sfumato.data.bundled import open_source
     from sfumato.data.inspection import TINY
     from sfumato.data.inspection import inspect as look
     from sfumato.data.source import Flaw
 
+    source = open_source(data)
+    columns = offered([dict(item.columns) for item in source.items])
     if json:
-        typer.echo(dumps(look(data).to_json(), indent=2))
+        typer.echo(dumps(look(source).to_json() | {"columns": columns}, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     errors = Console(stderr=True, highlight=False)
     if sys.stderr.isatty():
         with errors.status("looking") as status:
-            found = look(data, progress=lambda done, all: status.update(f"looked at {done} of {all}"))
+            found = look(source, progress=lambda done, all: status.update(f"looked at {done} of {all}"))
     else:
-        found = look(data)
+        found = look(source)
 
     def say(head: str, body: str) -> None:
         console.print(f"{head:<14}{body}")
@@ -56,6 +61,9 @@ def inspect(
     else:
         say("classes", "none")
     say("captions", str(found.with_caption) if found.with_caption else "none")
+    if columns:
+        say("columns", f"{len(columns)} that a model could be told by --attribute")
+        console.print(f"    {', '.join(f'{_line(name)} ({kind})' for name, kind in columns.items())}")
     several("no caption", [_line(name) for name in found.without_caption])
     several("unreadable", found.bad)
     several("unusable", found.flaws)
