@@ -116,6 +116,7 @@ class Run:
             raise SettingsError(f"{self.path}: {error}") from None
         own = self.card.sampler
         name = own.name if sampler is None else sampler
+        eta = own.eta if sampler is None and eta is None else eta
         recipe = Recipe(
             seeds=tuple(seeds) if seeds is not None else tuple(range(seed, seed + count)),
             classes=None if self.card.classes is None else tuple(wish.label for wish in wishes),

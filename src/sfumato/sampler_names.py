@@ -67,6 +67,7 @@ GRID_NAMES: Mapping[str, str] = {
     "bounded": "bounded",
     "interior": "interior",
     "late": "late",
+    "fast": "fast",
     "automatic": "",
 }
 """The second half of a name. A1111's and ComfyUI's simple, SGM uniform and DDIM uniform round to whole steps

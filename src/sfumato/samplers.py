@@ -1,5 +1,6 @@
 """Samplers by name. A name is a value: `Sampler(...)` makes any other. "dpmpp-2m-karras" is "dpmpp-2m" on the
-grid "karras", so the table holds the bases alone.
+grid "karras", and "ddim-late-to-least" is "ddim" on "late" without its last move to clean data, so the table
+holds the bases alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sfumato.errors import SettingsError
 from sfumato.level import Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
-from sfumato.sampler_names import nearest, split
+from sfumato.sampler_names import nearest, plain, split
 from sfumato.sampling import Counted, prior
 from sfumato.schedules import Linear
 from sfumato.solvers import adaptive
@@ -36,6 +37,7 @@ __all__ = [
     "GRIDS",
     "KNOWN",
     "SAMPLERS",
+    "TO_LEAST",
     "Adaptive",
     "Known",
     "Route",
@@ -163,39 +165,50 @@ GRIDS: Mapping[str, Grid] = {
     "interior": plans.interior,
     "late": plans.late,
     "bounded": plans.bounded,
+    "fast": plans.fast,
 }
 """The grids that a name may end in."""
+TO_LEAST = "-to-least"
+"""The end of a name whose grid ends at the least noise that was trained (`plans.ToLeast`)."""
 
 
 def sampler(name: str, eta: float | None = None, tolerance: float | None = None) -> Walker:
     """The sampler of this name, in anybody's spelling: "DPM++ 2M Karras", "dpmpp_2m",
     "DPMSolverMultistepScheduler".
 
-    A grid at the end of the name replaces the sampler's own. `eta` makes its new noise ancestral, that share
-    of it (DDIM's eta). `tolerance` goes with adaptive samplers. Raises SettingsError, for an unknown name
-    with the nearest ones.
+    A grid at the end of the name replaces the sampler's own, and "to-least" after it ends that at the least
+    noise that was trained. `eta` makes its new noise ancestral, that share of it (DDIM's eta). `tolerance`
+    goes with adaptive samplers. Raises SettingsError, for an unknown name with the nearest ones.
     """
-    parts = split(name, KNOWN)
+    parts = _parted(name)
     if parts is None:
         near = nearest(name, KNOWN) or list(KNOWN)
         raise SettingsError(f"no sampler is called {name!r}; there are: {', '.join(near)}")
-    base, grid = parts
+    base, grid, least = parts
     found = KNOWN[base].sampler
     fresh = found.fresh if eta is None else Ancestral(eta)
     if isinstance(found.fresh, Langevin):
         fresh = replace(found.fresh, moving=found.fresh.moving if eta is None else fresh)
     if isinstance(found, Adaptive):
-        if grid:
-            raise SettingsError(f"{base} chooses its own levels: leave {grid} out of its name")
+        if grid or least:
+            raise SettingsError(f"{base} chooses its own levels: leave {grid or 'to-least'} out of its name")
         return replace(found, fresh=fresh, tolerance=found.tolerance if tolerance is None else tolerance)
     if tolerance is not None:
         raise SettingsError(f"{base} takes the steps that it is told: a tolerance goes with dpm-adaptive")
-    return replace(found, fresh=fresh, grid=GRIDS[grid] if grid else found.grid)
+    place = GRIDS[grid] if grid else found.grid
+    return replace(found, fresh=fresh, grid=plans.ToLeast(place) if least else place)
+
+
+def _parted(name: str) -> tuple[str, str, bool] | None:
+    """(base, grid, whether it ends at the least noise) of a name; None for one that nobody knows."""
+    text = plain(name)
+    parts = split(text.removesuffix(TO_LEAST), KNOWN)
+    return None if parts is None else (*parts, text.endswith(TO_LEAST))
 
 
 def usual_steps(how: str | Walker) -> int | None:
     """The steps that a sampler takes where none are said; None for one without a name."""
-    parts = split(how, KNOWN) if isinstance(how, str) else None
+    parts = _parted(how) if isinstance(how, str) else None
     return None if parts is None else KNOWN[parts[0]].steps
 
 

@@ -30,6 +30,7 @@ def samplers(
         cells = [cell.ljust(width) for cell, width in zip(row, widths)]
         typer.echo("  ".join([*cells, row[-1]]).rstrip())
     typer.echo(f"\nAny name may end in a grid: {', '.join(GRIDS)} (exponential is log-snr).")
+    typer.echo("After it, to-least: the grid ends at the least noise that was trained, not at clean data.")
     typer.echo(
         "evaluations: of the model, a step; guidance doubles them. noise: new, or none beyond the first. "
         "steps: where none are said."

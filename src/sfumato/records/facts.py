@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from sfumato.networks import Config, DiTConfig, UNetConfig, from_json
 from sfumato.records.schedules import Part
@@ -49,11 +49,18 @@ class ImageSettings(Part):
 
 
 class SamplerSettings(Part):
-    """How to sample where the user does not say. `guidance` is used where a class is asked for."""
+    """How to sample where the user does not say. `guidance` is used where a class is asked for, `eta` is the
+    share of new noise at each step: None for the sampler's own, and then not written, so that older programs
+    read it too."""
 
     name: Name = "vab"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 20
     guidance: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
+    eta: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if value is not None}
 
 
 class WeightsSettings(Part):

@@ -27,6 +27,7 @@ from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
 from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
+from sfumato.folders.default_sampler import keeping_sampler
 from sfumato.folders.run import save
 from sfumato.folders.text import ENCODER, TOKENIZER, copy_frozen
 from sfumato.learned import Learned
@@ -91,7 +92,7 @@ class FolderRun:
         self.data, self.settings, self.out, self.crew = data, settings, out, crew
         self.trackers, self.sample_share = tuple(trackers), sample_share
         self.told = _told(settings, data, out, crew.leads)
-        self.card = settings.card(data, self.told)
+        self.card = keeping_sampler(out, settings.card(data, self.told))
         train = settings.train
         checkpoints = Checkpoints(out / "checkpoints", habits.keep)
         held: HeldOut | None = None
