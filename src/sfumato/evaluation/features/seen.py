@@ -1,0 +1,109 @@
+"""What an extractor is: a fixed network that says what it sees in pictures, and by what protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.errors import ModelFileError, SettingsError
+from sfumato.files.tensors import tensor_chunks
+
+
+class Features(NamedTuple):
+    """What was seen in B pictures, float32 on the CPU."""
+
+    pooled: Tensor
+    """(B, D): one description a picture."""
+    spatial: Tensor | None = None
+    """(B, D'): what is seen where, flattened (sFID: Nash et al. 2021), of extractors that have it."""
+    logits: Tensor | None = None
+    """(B, K): of the classes it knows (the Inception score), of extractors that are classifiers."""
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A frozen network with its protocol; values of other networks or protocols are other values.
+
+    name: the word after a metric ("KID-lite0"). sha256: of the weights, whatever file they came in. resize:
+    how pictures reach the network, in words. width: D.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def resize(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    def __call__(self, images: Tensor) -> Features:
+        """Of pictures (B, C, H, W) float32 in [-1, 1]: grey, colour, or with transparency (on white)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Looking:
+    """An Extractor: `look` takes pictures (B, 3, H, W) in [-1, 1] on the device and does all the rest."""
+
+    name: str
+    sha256: str
+    resize: str
+    width: int
+    look: Callable[[Tensor], Features]
+    device: torch.device
+
+    def __call__(self, images: Tensor) -> Features:
+        """What the network sees; without gradient."""
+        with torch.inference_mode():
+            seen = self.look(coloured(images.to(self.device, torch.float32)))
+        parts = [None if part is None else part.float().cpu() for part in seen]
+        for part in parts:
+            if part is not None and not bool(part.isfinite().all()):
+                raise SettingsError(
+                    f"{self.name} sees numbers that are not finite: its weights are not usable"
+                )
+        return Features(parts[0] if parts[0] is not None else torch.empty(0), parts[1], parts[2])
+
+
+def coloured(images: Tensor) -> Tensor:
+    """Pictures in [-1, 1] of 1, 3 or 4 channels as red, green and blue; what is transparent is white."""
+    channels = images.shape[1] if images.ndim == 4 else 0
+    if channels == 4:
+        alpha = images[:, 3:] / 2 + 0.5
+        return images[:, :3] * alpha + (1 - alpha)
+    if channels not in (1, 3):
+        raise SettingsError(
+            f"pictures of shape {tuple(images.shape)} have no features: give (n, 1, 3 or 4 channels, height, "
+            "width)"
+        )
+    return images.expand(-1, 3, -1, -1)
+
+
+def weights_hash(network: nn.Module) -> str:
+    """The sha256 of the network's weights as one safetensors file: the same whatever file they came in."""
+    digest = hashlib.sha256()
+    for chunk in tensor_chunks(Path(type(network).__name__), network.state_dict(), {}):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> nn.Module:
+    """The network with these weights, in evaluation mode and frozen. Raises ModelFileError where one does
+    not fit; batch norms' counters may be missing."""
+    wanted = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            raise ModelFileError(f"{where}: no weights of {type(network).__name__}, {name} is missing")
+        if tensors[name].shape != tensor.shape or not tensors[name].is_floating_point():
+            raise ModelFileError(
+                f"{where}: no weights of {type(network).__name__}, {name} is of shape "
+                f"{tuple(tensors[name].shape)} and not {tuple(tensor.shape)}"
+            )
+    network.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+    return network.eval().requires_grad_(False)
