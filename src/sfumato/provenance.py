@@ -26,7 +26,7 @@ from sfumato.conditions.schema import LONGEST
 from sfumato.data.bundled import bundled_name
 from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
-from sfumato.recorded_guides import (
+from sfumato.guides.account import (
     JudgedSettings,
     PulledSettings,
     WeakerSettings,
