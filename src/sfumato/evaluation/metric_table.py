@@ -1,0 +1,146 @@
+"""The metrics by their names: what each looks at, how many pictures it needs, when it is to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from sfumato.evaluation.feature_set import Part
+from sfumato.evaluation.figure import GROUPS, Figure
+from sfumato.evaluation.frechet import fid, fid_infinity
+from sfumato.evaluation.inception_score import inception_score
+from sfumato.evaluation.kernel import DEGREE, kid
+from sfumato.evaluation.manifold import density_coverage, precision_recall
+from sfumato.evaluation.mean import Mean
+from sfumato.evaluation.record import Setting
+
+Compute = Callable[[Tensor, Tensor, int], Mapping[str, Figure]]
+"""(features of real pictures, of generated ones, seed) -> figures by metric; one may give several."""
+NEAREST, NEIGHBOURS = 3, 5
+"""k of precision and recall, and of density and coverage, as their papers have it."""
+MANY = 10_000
+"""From so many pictures on FID is the usual first choice; below, KID is."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """least: the fewest pictures of each set. looks_at: which features. compares: with real pictures, or it
+    is of the generated ones alone. interval: how, and of what. trusted: from so many pictures on there is no
+    warning; `doubt` is the warning, with "{n}" for the number."""
+
+    better: Literal["lower", "higher"]
+    least: int
+    compute: Compute
+    interval: str
+    looks_at: Part = "pooled"
+    compares: bool = True
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    trusted: int = 0
+    doubt: str = ""
+
+
+def _precision_recall(real: Tensor, generated: Tensor, seed: int) -> Mapping[str, Figure]:
+    return precision_recall(real, generated, NEAREST, seed)._asdict()
+
+
+def _density_coverage(real: Tensor, generated: Tensor, seed: int) -> Mapping[str, Figure]:
+    return density_coverage(real, generated, NEIGHBOURS, seed)._asdict()
+
+
+def _mean(_: Tensor, scores: Tensor, seed: int) -> Mapping[str, Figure]:
+    return {"clip-score": Figure.of(*Mean.of(scores))}
+
+
+_JACKKNIFE = f"95 %, leaving out each of {GROUPS} groups of pictures, of the mean over sets of so many"
+_AT_N = "95 %, infinitesimal jackknife over the pictures, of the mean over sets of so many"
+_BIASED = (
+    "of {n:,} pictures it is too high by more than models differ: compare it only at the same n, and below "
+    f"{MANY:,} pictures look at KID first"
+)
+_SHARE = "at {n:,} pictures the balls are wide: compare it only at the same n, and with real against real"
+
+METRICS: Mapping[str, Metric] = {
+    "kid": Metric(
+        "lower",
+        50,
+        lambda real, generated, _: {"kid": kid(real, generated)},
+        "95 %, jackknife of the U-statistic, of the distance of the laws",
+        settings={"degree": DEGREE},
+    ),
+    "fid": Metric(
+        "lower",
+        50,
+        lambda real, generated, _: {"fid": fid(real, generated)},
+        _AT_N,
+        trusted=MANY,
+        doubt=_BIASED,
+    ),
+    "fid-infinity": Metric(
+        "lower",
+        1000,
+        lambda real, generated, seed: {"fid-infinity": fid_infinity(real, generated, seed)},
+        "95 %, infinitesimal jackknife over the pictures, of the mean of such extrapolations",
+        trusted=MANY,
+        doubt="{n:,} pictures are few for a line in 1/n: what is left of the bias may exceed the interval",
+    ),
+    "sfid": Metric(
+        "lower",
+        50,
+        lambda real, generated, _: {"sfid": fid(real, generated)},
+        _AT_N,
+        looks_at="spatial",
+        trusted=MANY,
+        doubt=_BIASED,
+    ),
+    "is": Metric(
+        "higher",
+        50,
+        lambda _, logits, seed: {"is": inception_score(logits, 1, seed)},
+        "95 %, delta method over the pictures, of the mean over sets of so many",
+        looks_at="logits",
+        compares=False,
+        settings={"splits": 1},
+        trusted=5000,
+        doubt="of {n:,} pictures it is too low: compare it only at the same n",
+    ),
+    "precision": Metric(
+        "higher",
+        50,
+        _precision_recall,
+        _JACKKNIFE,
+        settings={"k": NEAREST},
+        trusted=1000,
+        doubt=_SHARE,
+    ),
+    "recall": Metric(
+        "higher",
+        50,
+        _precision_recall,
+        _JACKKNIFE,
+        settings={"k": NEAREST},
+        trusted=1000,
+        doubt=_SHARE,
+    ),
+    "density": Metric("higher", 50, _density_coverage, _JACKKNIFE, settings={"k": NEIGHBOURS}),
+    "coverage": Metric(
+        "higher",
+        50,
+        _density_coverage,
+        _JACKKNIFE,
+        settings={"k": NEIGHBOURS},
+        trusted=1000,
+        doubt=_SHARE,
+    ),
+    "clip-score": Metric(
+        "higher",
+        10,
+        _mean,
+        "95 %, standard error of the mean over the pictures",
+        looks_at="scores",
+        compares=False,
+    ),
+}
+"""What can be asked for by name, the first choice first."""
