@@ -47,6 +47,8 @@ $(VENV)/core: pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
+# The last two are peers whose networks alone are run; what they ask for (torchvision) would bring gigabytes.
 $(VENV)/dev: $(VENV)/core
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps pytorch-fid torch-fidelity
 	touch $@

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.conditions.foreign import LOCAL, WEIGHTS, check_whole, transformers_for
 from sfumato.conditions.tokens import Tokenizer, load_tokenizer, sound
@@ -30,6 +30,7 @@ FORMAT = 1
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the pictures that CLIP was trained on, from 0 to 1 (Radford et al. 2021, the published code)."""
+Three = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,10 @@ class SmallClip:
 
     def see(self, pictures: Tensor, label: Tensor | None = None) -> Tensor:
         """(B, D) of pictures (B, C, H, W); of another size they are resized, unless they are noisy."""
+        return F.normalize(self.features(pictures, label), dim=1)
+
+    def features(self, pictures: Tensor, label: Tensor | None = None) -> Tensor:
+        """The same before it is brought to length 1."""
         config = self.network.config.image
         if pictures.shape[1] != config.in_channels:
             raise SettingsError(
@@ -80,7 +85,7 @@ class SmallClip:
                     f"{pictures.shape[3]} x {pictures.shape[2]}: train one on the model's size"
                 )
             pictures = resized(pictures, (size[0], size[1]))
-        return self.network.see(pictures, label if self.noisy else None)
+        return self.network.image(pictures, label if self.noisy else None)
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """(B, D) of captions."""
@@ -105,22 +110,35 @@ class FrozenClip:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         check_whole(folder, told)
         self._model: Any = model.to(device).eval().requires_grad_(False)
-        side = int(model.config.vision_config.image_size)
-        self._size, (self._mean, self._std) = (side, side), _moments(folder)
+        self.side = int(model.config.vision_config.image_size)
+        self._mean, self._std = moments(folder)
 
     @property
     def factor(self) -> float:
         """What cosines are multiplied by to be log-probabilities."""
         return float(self._model.logit_scale.exp())
 
+    @property
+    def network(self) -> nn.Module:
+        """Both towers."""
+        return self._model
+
+    @property
+    def width(self) -> int:
+        """D, the numbers of one point."""
+        return int(self._model.config.projection_dim)
+
     def see(self, pictures: Tensor, label: Tensor | None = None) -> Tensor:
         """(B, D) of pictures (B, C, H, W); noisy ones (a label other than 0) are refused."""
         if label is not None and bool((label != 0).any()):
             raise SettingsError("a pretrained CLIP sees clean pictures alone: let it look at x0")
-        seen = resized(on_white(pictures), self._size) / 2 + 0.5
-        shape = (1, 3, 1, 1)
+        return F.normalize(self.features(pictures), dim=1)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """The same before it is brought to length 1."""
+        seen, shape = resized(on_white(pictures), (self.side, self.side)) / 2 + 0.5, (1, 3, 1, 1)
         seen = (seen - seen.new_tensor(self._mean).view(shape)) / seen.new_tensor(self._std).view(shape)
-        return F.normalize(self._model.get_image_features(pixel_values=seen).pooler_output, dim=1)
+        return self._model.get_image_features(pixel_values=seen).pooler_output
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """(B, D) of captions."""
@@ -152,27 +170,28 @@ def on_white(pictures: Tensor) -> Tensor:
         alpha = pictures[:, 3:] / 2 + 0.5
         return pictures[:, :3] * alpha + (1 - alpha)
     if channels not in (1, 3):
-        raise SettingsError(f"a pretrained CLIP sees grey or colour, not pictures of {channels} channels")
+        raise SettingsError(f"pictures of {channels} channels are neither grey nor colour")
     return pictures.expand(-1, 3, -1, -1)
 
 
-def _moments(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation that a folder's pictures are brought to."""
+def moments(folder: Path, mean: Three = MEAN, std: Three = STD) -> tuple[Three, Three]:
+    """The mean and deviation that a folder's pictures are brought to; these where it does not say."""
     if not (folder / "preprocessor_config.json").exists():
-        return MEAN, STD
+        return mean, std
     said = read_json(inside(folder, "preprocessor_config.json"))
     found = said if isinstance(said, dict) else {}
-    mean, std = found.get("image_mean", list(MEAN)), found.get("image_std", list(STD))
-    for three in (mean, std):
+    means, stds = found.get("image_mean", list(mean)), found.get("image_std", list(std))
+    for three in (means, stds):
         if (
             not isinstance(three, list)
             or len(three) != 3
             or not all(isinstance(v, int | float) for v in three)
         ):
             raise ModelFileError(f"{folder}/preprocessor_config.json: no three means and deviations")
-    if min(std) <= 0:
+    if min(stds) <= 0:
         raise ModelFileError(f"{folder}/preprocessor_config.json: a deviation must be above 0")
-    return tuple(float(v) for v in mean), tuple(float(v) for v in std)
+    (a, b, c), (d, e, f) = means, stds
+    return (float(a), float(b), float(c)), (float(d), float(e), float(f))
 
 
 def save_clip(folder: Path, pair: SmallClip) -> None:

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from sfumato.errors import SettingsError
+from sfumato.evaluation.features.clip import clip
+from sfumato.evaluation.features.dino import dino
+from sfumato.evaluation.features.inception import RESIZES, inception
 from sfumato.evaluation.features.lite0 import lite0
 from sfumato.evaluation.features.seen import Extractor, Features
 
 __all__ = ["EXTRACTORS", "Extractor", "Features", "open_extractor"]
 
-EXTRACTORS = ("lite0",)
+FOLDERS: dict[str, tuple[str, Callable[[Path, torch.device], Extractor]]] = {
+    "clip": ("a CLIPModel of transformers, or what sfumato train-clip wrote", clip),
+    "dinov2": ("a DINOv2 of transformers", dino),
+}
+"""Extractors that need a folder: what it holds."""
+EXTRACTORS = ("lite0", *RESIZES, *FOLDERS)
 
 
 def open_extractor(
-    name: str = "lite0", weights: Path | None = None, device: torch.device | str = "cpu"
+    name: str = "lite0", weights: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> Extractor:
-    """The extractor of this name. Raises SettingsError, ModelFileError."""
-    where = torch.device(device)
-    match name:
-        case "lite0":
-            return lite0(weights, where)
-        case _:
-            raise SettingsError(f"--features is one of {', '.join(EXTRACTORS)}, not {name!r}")
+    """The extractor of this name: lite0, inception, inception-tensorflow, inception-clean, clip or dinov2.
+
+    weights: a file for lite0 and Inception, where those that are found are not meant; a folder for clip and
+    dinov2. Raises SettingsError for an unknown name or where there are no weights, ModelFileError for weights
+    that do not fit: one sentence that says what to do.
+    """
+    where, given = torch.device(device), None if weights is None else Path(weights)
+    if name == "lite0":
+        return lite0(given, where)
+    if name in RESIZES:
+        return inception(name, given, where)
+    if name not in FOLDERS:
+        raise SettingsError(f"there is no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}")
+    what, make = FOLDERS[name]
+    if given is None:
+        raise SettingsError(f"the extractor {name} needs a folder, {what}: give it with --weights")
+    return make(given, where)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sfumato.conditions.clip import on_white
 from sfumato.errors import SettingsError
 from sfumato.evaluation.features.seen import Features, Looking, fill, weights_hash
 from sfumato.files.torch_file import read_weights
@@ -44,7 +45,8 @@ def lite0(weights: Path | None, device: torch.device) -> Looking:
     network = network.to(device=device, memory_format=torch.channels_last)
 
     def look(images: Tensor) -> Features:
-        pixels = F.interpolate(images, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+        rgb = on_white(images)
+        pixels = F.interpolate(rgb, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
         scaled = ((pixels.clamp(-1, 1) + 1) * 127.5 - MEAN) / SPREAD
         pooled, logits = network(scaled.contiguous(memory_format=torch.channels_last))
         return Features(pooled, logits=logits)

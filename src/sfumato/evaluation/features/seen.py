@@ -49,7 +49,7 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Looking:
-    """An Extractor: `look` takes pictures (B, 3, H, W) in [-1, 1] on the device and does all the rest."""
+    """An Extractor: `look` takes pictures (B, C, H, W) in [-1, 1] on the device and does all the rest."""
 
     name: str
     sha256: str
@@ -61,7 +61,7 @@ class Looking:
     def __call__(self, images: Tensor) -> Features:
         """What the network sees; without gradient."""
         with torch.inference_mode():
-            seen = self.look(coloured(images.to(self.device, torch.float32)))
+            seen = self.look(images.to(self.device, torch.float32))
         parts = [None if part is None else part.float().cpu() for part in seen]
         for part in parts:
             if part is not None and not bool(part.isfinite().all()):
@@ -69,20 +69,6 @@ class Looking:
                     f"{self.name} sees numbers that are not finite: its weights are not usable"
                 )
         return Features(parts[0] if parts[0] is not None else torch.empty(0), parts[1], parts[2])
-
-
-def coloured(images: Tensor) -> Tensor:
-    """Pictures in [-1, 1] of 1, 3 or 4 channels as red, green and blue; what is transparent is white."""
-    channels = images.shape[1] if images.ndim == 4 else 0
-    if channels == 4:
-        alpha = images[:, 3:] / 2 + 0.5
-        return images[:, :3] * alpha + (1 - alpha)
-    if channels not in (1, 3):
-        raise SettingsError(
-            f"pictures of shape {tuple(images.shape)} have no features: give (n, 1, 3 or 4 channels, height, "
-            "width)"
-        )
-    return images.expand(-1, 3, -1, -1)
 
 
 def weights_hash(network: nn.Module) -> str:
