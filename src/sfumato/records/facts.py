@@ -4,9 +4,10 @@ training. Conditions are in `records.conditions`, predictions in `records.predic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, model_serializer
 
 from sfumato.networks import Config, DiTConfig, UNetConfig, from_json
 from sfumato.records.schedules import Part
@@ -59,7 +60,7 @@ class SamplerSettings(Part):
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_serializer(mode="wrap")
-    def _said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _said(self, whole: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in whole(self).items() if value is not None}
 
 
