@@ -1,22 +1,24 @@
 """A pickle read as data: its opcodes are interpreted by the few rules that tables of tensors need.
 
 Nothing is unpickled: no name of a file is ever looked up, imported or called. What is not in the rules below
-is refused by name. `pickletools` (Python's disassembler) cuts the bytes into opcodes.
+is refused. (The opcodes: Python's `pickletools`, protocols 2 to 5.)
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
-from pickletools import genops
 from typing import Any
 
 from sfumato.files.header import LONGEST_METADATA, shown
 
 MOST_OPCODES = 4_000_000
 """A table of 65,536 tensors takes 2.5 million."""
-LARGEST_WHOLE = 1 << 127
+LONGEST_WHOLE = 16
+"""Bytes of a whole number."""
+LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,69 @@ class Rules:
     reference: Callable[[object], object]
 
 
-_CONSTANT: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_PLAIN = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINSTRING", "SHORT_BINSTRING"),
+def _take(file: BytesIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise ValueError("a pickle that is cut off")
+    return data
+
+
+def _count(file: BytesIO, size: int) -> int:
+    return int.from_bytes(_take(file, size), "little")
+
+
+def _whole(file: BytesIO) -> int:
+    length = _count(file, 1)
+    if length > LONGEST_WHOLE:
+        raise ValueError(f"a whole number of {length} bytes (at most {LONGEST_WHOLE})")
+    return int.from_bytes(_take(file, length), "little", signed=True)
+
+
+def _text(file: BytesIO, size: int, encoding: str = "utf-8") -> str:
+    length = _count(file, size)
+    if length > LONGEST_METADATA:
+        raise ValueError(f"a text of {length:,} bytes (at most {LONGEST_METADATA:,})")
+    return _decoded(_take(file, length), encoding)
+
+
+def _decoded(data: bytes, encoding: str = "utf-8") -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError("a text that is not UTF-8") from None
+
+
+def _line(file: BytesIO) -> str:
+    line = file.readline(LONGEST_NAME)
+    if not line.endswith(b"\n"):
+        raise ValueError("a name without an end")
+    return _decoded(line[:-1])
+
+
+_VALUES: dict[bytes, Callable[[BytesIO], Any]] = {
+    b"N": lambda file: None,
+    b"\x88": lambda file: True,
+    b"\x89": lambda file: False,
+    b")": lambda file: (),
+    b"]": lambda file: [],
+    b"}": lambda file: {},
+    b"J": lambda file: int.from_bytes(_take(file, 4), "little", signed=True),
+    b"K": lambda file: _count(file, 1),
+    b"M": lambda file: _count(file, 2),
+    b"\x8a": _whole,
+    b"G": lambda file: struct.unpack(">d", _take(file, 8))[0],
+    b"X": lambda file: _text(file, 4),
+    b"\x8c": lambda file: _text(file, 1),
+    b"\x8d": lambda file: _text(file, 8),
+    b"T": lambda file: _text(file, 4, "latin-1"),
+    b"U": lambda file: _text(file, 1, "latin-1"),
 }
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+"""Opcodes that put a value on the stack."""
+_SKIPPED = {b"\x80": 1, b"\x95": 8}
+"""The protocol's number and the lengths of frames: so many bytes that say nothing of values."""
+_MEMO_SIZES = {b"h": 1, b"j": 4, b"q": 1, b"r": 4}
+_TUPLES = {b"\x85": 1, b"\x86": 2, b"\x87": 3}
+STOP = b"."
 
 
 @dataclass
@@ -56,60 +115,60 @@ class _Machine:
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def do(self, opcode: str, argument: Any) -> None:
+    def do(self, opcode: bytes, file: BytesIO) -> None:
         """One opcode. Raises ValueError, IndexError for an empty stack, KeyError for an empty memo."""
-        if opcode in _CONSTANT:
-            self.stack.append(_CONSTANT[opcode])
-        elif opcode in _PLAIN:
-            self.stack.append(_plain(argument))
-        elif opcode in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif opcode in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
-        elif opcode == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif opcode not in ("PROTO", "FRAME"):
-            self._make(opcode, argument)
+        if opcode in _VALUES:
+            self.stack.append(_VALUES[opcode](file))
+        elif opcode in _MEMO_SIZES:
+            place = _count(file, _MEMO_SIZES[opcode])
+            if opcode in b"hj":
+                self.stack.append(self.memo[place])
+            else:
+                self.memo[place] = self.stack[-1]
+        elif opcode in _TUPLES:
+            self.stack.append(tuple(self._last(_TUPLES[opcode])))
+        elif opcode in _SKIPPED:
+            _take(file, _SKIPPED[opcode])
+        else:
+            self._make(opcode, file)
 
-    def _make(self, opcode: str, argument: Any) -> None:
+    def _make(self, opcode: bytes, file: BytesIO) -> None:
         match opcode:
-            case "MARK":
+            case b"(":
                 self.below.append(self.stack)
                 self.stack = []
-            case "EMPTY_LIST":
-                self.stack.append([])
-            case "EMPTY_DICT":
-                self.stack.append({})
-            case "TUPLE":
+            case b"t":
                 items = self._since_mark()
                 self.stack.append(tuple(items))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                self.stack.append(tuple(self._last(_TUPLES[opcode])))
-            case "APPEND":
+            case b"a":
                 self._extend(self._last(1))
-            case "APPENDS":
+            case b"e":
                 self._extend(self._since_mark())
-            case "SETITEM":
+            case b"s":
                 self._fill(self._last(2))
-            case "SETITEMS":
+            case b"u":
                 self._fill(self._since_mark())
-            case "GLOBAL":
-                self._name(*str(argument).split(" ", 1))
-            case "STACK_GLOBAL":
+            case b"\x94":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case b"c":
+                self._name(_line(file), _line(file))
+            case b"\x93":
                 self._name(*self._last(2))
-            case "REDUCE":
+            case b"R":
                 name, arguments = self._last(2)
                 if not isinstance(name, Name) or not isinstance(arguments, tuple):
                     raise ValueError("a call of what is no name")
                 self.stack.append(self.rules.call(name, arguments))
-            case "BUILD":  # the attributes of a table (a state_dict's `_metadata`) say nothing of tensors
+            case b"b":  # the attributes of a table (a state_dict's `_metadata`) say nothing of tensors
                 self._last(1)
                 if not isinstance(self.stack[-1], dict):
                     raise ValueError("a state for what is no table")
-            case "BINPERSID":
+            case b"Q":
                 self.stack.append(self.rules.reference(*self._last(1)))
+            case b"":
+                raise ValueError("a pickle that is cut off")
             case _:
-                raise ValueError(f"the pickle opcode {opcode}, which tables of tensors do not need")
+                raise ValueError(f"the pickle opcode {opcode!r}, which tables of tensors do not need")
 
     def _last(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -135,19 +194,11 @@ class _Machine:
                 raise ValueError("a table whose keys are neither texts nor whole numbers")
             self.stack[-1][key] = value
 
-    def _name(self, *parts: Any) -> None:
-        text = ".".join(part for part in parts if isinstance(part, str))
-        if len(parts) != 2 or text not in self.rules.names:
+    def _name(self, module: Any, name: Any) -> None:
+        text = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""
+        if text not in self.rules.names:
             raise ValueError(f"the name {shown(text)}, which is none of those that tensors need")
         self.stack.append(Name(text))
-
-
-def _plain(value: Any) -> Any:
-    if type(value) is int and not -LARGEST_WHOLE <= value < LARGEST_WHOLE:
-        raise ValueError("a whole number of more than 16 bytes")
-    if isinstance(value, str) and len(value) > LONGEST_METADATA:
-        raise ValueError(f"a text of {len(value):,} characters (at most {LONGEST_METADATA:,})")
-    return value
 
 
 def read_pickle(file: BytesIO, rules: Rules) -> object:
@@ -159,14 +210,13 @@ def read_pickle(file: BytesIO, rules: Rules) -> object:
     """
     machine = _Machine(rules)
     try:
-        for count, (opcode, argument, _) in enumerate(genops(file)):
-            if count >= MOST_OPCODES:
-                raise ValueError(f"more than {MOST_OPCODES:,} pickle opcodes")
-            if opcode.name == "STOP":
-                if len(machine.stack) != 1:
-                    raise IndexError
+        for _ in range(MOST_OPCODES):
+            opcode = file.read(1)
+            if opcode == STOP:
+                if len(machine.stack) != 1 or machine.below:
+                    raise ValueError("a pickle that leaves more than one value")
                 return machine.stack[0]
-            machine.do(opcode.name, argument)
+            machine.do(opcode, file)
     except (IndexError, KeyError):
         raise ValueError("a pickle that takes what was never put") from None
-    raise ValueError("a pickle without an end")
+    raise ValueError(f"more than {MOST_OPCODES:,} pickle opcodes")

@@ -251,12 +251,12 @@ def _in_a_row(handle: int, path: Path, size: int) -> tuple[dict[str, Tensor], di
     _, version, machine, tree, keys = (read_pickle(file, rules) for _ in range(5))
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise ValueError("another version of the format, or numbers in big-endian order")
-    whole = isinstance(keys, list) and all(type(key) is str for key in keys)
-    if not whole or set(keys) != storages.keys():
+    listed: list[Any] = keys if isinstance(keys, list) else []
+    if any(type(key) is not str for key in listed) or set(listed) != storages.keys():
         raise ValueError("a list of storages that is not that of its tensors")
     places: dict[str, int] = {}
     at = file.tell()
-    for key in keys:
+    for key in listed:
         storage = storages[key]
         length = storage.values * storage.dtype.itemsize
         if key in places or at + 8 + length > size:

@@ -130,7 +130,7 @@ def inception(name: str, weights: Path | None, device: torch.device) -> Looking:
     tensors = key_map(read_weights(path))
     network = fill(Inception(classifies="fc.weight" in tensors), tensors, path)
     sha256 = weights_hash(network)
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     words, resize = RESIZES[name]
 
     def look(images: Tensor) -> Features:

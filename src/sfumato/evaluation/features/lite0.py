@@ -42,7 +42,7 @@ def lite0(weights: Path | None, device: torch.device) -> Looking:
     path = weights_file() if weights is None else weights
     network = fill(EfficientNetLite0(), read_weights(path), path)
     sha256 = weights_hash(network)
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     def look(images: Tensor) -> Features:
         rgb = on_white(images)
