@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sfumato.evaluation.shares import Z95
 
-GROUPS = 20
-"""The groups of a delete-a-group jackknife."""
-T95 = 2.093024
-"""Student's 97.5 % quantile for GROUPS - 1 degrees of freedom."""
+SPLITS = 20
+"""How often the pictures are cut into halves."""
+T95 = 2.085963
+"""Student's 97.5 % quantile for SPLITS degrees of freedom."""
 
 
 class Figure(NamedTuple):
@@ -29,23 +29,23 @@ class Figure(NamedTuple):
 
     @staticmethod
     def of_share(value: float, error: float, n: int) -> Figure:
-        """A share of n by Wilson's interval (1927) with the number of independent ones that has this standard
-        error, p (1 - p) / error^2, as for the shares of a survey (Korn & Graubard 1998); at most n. Near 0
-        and 1, where the error vanishes, the interval still has a width."""
-        spread = value * (1 - value)
-        alike = n if error == 0 else min(n, spread / error**2)
-        z2 = T95**2 / max(alike, 1.0)
-        centre = (value + z2 / 2) / (1 + z2)
-        reach = math.sqrt(z2 * spread + z2**2 / 4) / (1 + z2)
+        """A share of n with this standard error by Wilson's interval (1927), with the number of independent
+        pictures that would have this error, as for the shares of a survey (Korn & Graubard 1998); at most n.
+        Near 0 and 1 the error vanishes and the interval keeps a width."""
+        z2 = T95**2
+        drawn_in = (value * n + z2 / 2) / (n + z2)  # Agresti & Coull's: never 0 or 1
+        alike = min(float(n), drawn_in * (1 - drawn_in) / error**2) if error else float(n)
+        centre = (value * alike + z2 / 2) / (alike + z2)
+        reach = math.sqrt(z2 * alike * value * (1 - value) + z2**2 / 4) / (alike + z2)
         return Figure(value, min(value, max(0.0, centre - reach)), max(value, min(1.0, centre + reach)))
 
 
-def group_error(replicates: Tensor) -> float:
-    """The standard error of a statistic from its values (GROUPS,) without one group of the data each:
-    sqrt((G - 1) / G sum (T_g - mean T)^2) (Kott 2001). By Efron & Stein (1981) it is too large on average
-    rather than too small."""
-    groups = len(replicates)
-    return math.sqrt((groups - 1) / groups * float((replicates - replicates.mean()).square().sum()))
+def halves_error(halves: Tensor) -> float:
+    """The standard error of a statistic from its values on both halves of the data, (SPLITS, 2), cut anew
+    each time: two halves are independent, so (T - T')^2 / 2 is on average the variance of a half, and that of
+    the whole is half as much (Politis & Romano 1994, subsampling). It asks of the statistic nothing but that,
+    where a jackknife of nearest neighbours is too large by a half."""
+    return 0.5 * math.sqrt(float((halves[:, 0] - halves[:, 1]).square().mean()))
 
 
 def jackknife_error(*without_one: Tensor) -> float:

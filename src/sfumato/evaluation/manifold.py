@@ -7,7 +7,7 @@ share of real balls with a generated picture in them (Naeem et al. 2020, eqs. 3,
 had by a few outliers with large balls; density may exceed 1.
 
 All four depend on n and on k: compare at the same of both. Their intervals, of the mean over such sets, are
-by a jackknife that leaves out one of 20 groups of real and of generated pictures at a time, balls and all.
+from the same on halves of the real and of the generated pictures, cut 20 times by the seed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import SettingsError
-from sfumato.evaluation.figure import GROUPS, T95, Figure, group_error
+from sfumato.evaluation.figure import SPLITS, T95, Figure, halves_error
 from sfumato.evaluation.neighbours import nearest
 from sfumato.noise import permutation
 
-SPARE = 8
-"""Neighbours beyond the k-th that are kept, so that k are left without any one group: that 9 of k + 8 fall
-into one group happens to one picture in 10^8, which then has the last distance that is kept."""
-BLOCK = 1024
+SPARE = 24
+"""So many more neighbours than 2 k are kept that k of them lie in the same half but once in 10^6, and the
+last that is kept stands for the k-th then."""
+FEWEST = 40
+"""Fewer pictures have no intervals worth the name."""
+BLOCK = 512
 EDGE = 1 - 1e-9
 """A ball is open (its own k-th neighbour is outside): squares nearer to its edge than this are on it."""
 
@@ -45,36 +47,35 @@ class DensityCoverage(NamedTuple):
 
 
 def precision_recall(real: Tensor, generated: Tensor, k: int = 3, seed: int = 0) -> PrecisionRecall:
-    """Of features (n, D) and (m, D); the seed draws the groups of the intervals. Raises SettingsError for
-    fewer than 2 GROUPS pictures, and k + 2, of either."""
+    """Of features (n, D) and (m, D); the seed draws the halves of the intervals. Raises SettingsError for
+    fewer than `FEWEST` pictures of either."""
     _check(real, generated, k)
-    x, y = _groups(real, seed, "real"), _groups(generated, seed, "generated")
-    inside_real = _counts(generated, real, _radii(real, x, k)) > 0
-    inside_generated = _counts(real, generated, _radii(generated, y, k)) > 0
-    return PrecisionRecall(_share(inside_real.T, y), _share(inside_generated.T, x))
+    x, y = _halves(real, seed, "real"), _halves(generated, seed, "generated")
+    in_real = _counts(generated, y, real, x, _radii(real, x, k)) > 0
+    in_generated = _counts(real, x, generated, y, _radii(generated, y, k)) > 0
+    return PrecisionRecall(_share(in_real, y), _share(in_generated, x))
 
 
 def density_coverage(real: Tensor, generated: Tensor, k: int = 5, seed: int = 0) -> DensityCoverage:
-    """Of features (n, D) and (m, D); the seed draws the groups of the intervals. Raises SettingsError for
-    fewer than 2 GROUPS pictures, and k + 2, of either.
+    """Of features (n, D) and (m, D); the seed draws the halves of the intervals. Raises SettingsError for
+    fewer than `FEWEST` pictures of either.
 
-    For sets of one law, density is 1 on average, and coverage
-    1 - (n - 1) ... (n - k) / ((n + m - 1) ... (n + m - k)) (`coverage_by_chance`).
+    For sets of one law, density is 1 on average, and coverage `coverage_by_chance`.
     """
     _check(real, generated, k)
-    x, y = _groups(real, seed, "real"), _groups(generated, seed, "generated")
+    x, y = _halves(real, seed, "real"), _halves(generated, seed, "generated")
     radii = _radii(real, x, k)
-    counts = _counts(generated, real, radii).T.double() / k
-    whole, replicates = _means(counts, y)
+    dense, halves = _means(_counts(generated, y, real, x, radii) / k, y)
     found = nearest(real, generated, min(1 + SPARE, len(generated)))
-    closest = _without(found.distances, y[found.indices], 1)
+    closest = _kth(found.distances, x, y[found.indices], 1)
     covered = closest.square() < radii.square() * EDGE
-    return DensityCoverage(Figure.of(whole, group_error(replicates), T95, least=0.0), _share(covered, x))
+    return DensityCoverage(Figure.of(dense, halves_error(halves), T95, least=0.0), _share(covered, x))
 
 
 def coverage_by_chance(n: int, m: int, k: int) -> float:
-    """The mean coverage of n real by m generated pictures of the same law (Naeem et al. 2020, appendix C):
-    a ball is empty if the k nearest of all n + m - 1 others are real."""
+    """The mean coverage of n real by m generated pictures of one law (Naeem et al. 2020, appendix C),
+    1 - (n - 1) ... (n - k) / ((n + m - 1) ... (n + m - k)): a ball is empty if the k nearest of all n + m - 1
+    others are real."""
     empty = 1.0
     for i in range(1, k + 1):
         empty *= (n - i) / (n + m - i)
@@ -82,67 +83,61 @@ def coverage_by_chance(n: int, m: int, k: int) -> float:
 
 
 def _check(real: Tensor, generated: Tensor, k: int) -> None:
-    fewest = max(2 * GROUPS, k + 2)
-    if k < 1 or min(len(real), len(generated)) < fewest:
+    if not 1 <= k < FEWEST // 2 or min(len(real), len(generated)) < FEWEST:
         raise SettingsError(
-            f"{len(real)} real and {len(generated)} generated pictures, k = {k}: at least {fewest} of each "
-            "are needed, and k at least 1"
+            f"{len(real)} real and {len(generated)} generated pictures, k = {k}: at least {FEWEST} of each "
+            f"are needed, and k from 1 to {FEWEST // 2 - 1}"
         )
 
 
-def _groups(features: Tensor, seed: int, name: str) -> Tensor:
-    """The group of each picture, (n,), all of about one size."""
-    return permutation(len(features), seed, "groups", name) % GROUPS
-
-
-def _radii(features: Tensor, groups: Tensor, k: int) -> Tensor:
-    """The radius of each ball, (n, 1 + GROUPS): of the whole set, then without each group; 0 for a ball of
-    the group itself, which nothing is inside of."""
-    found = nearest(features, features, min(k + SPARE, len(features) - 1), exclude_self=True)
-    radii = _without(found.distances, groups[found.indices], k)
-    return radii.masked_fill(_own(groups), 0.0)
-
-
-def _without(distances: Tensor, groups: Tensor, k: int) -> Tensor:
-    """The k-th of the ascending distances (n, k'), then the k-th outside of each group: (n, 1 + GROUPS)."""
-    columns = [distances[:, k - 1]]
-    for group in range(GROUPS):
-        rank = (groups != group).cumsum(1)
-        at = (rank < k).sum(1).clamp(max=distances.shape[1] - 1)
-        columns.append(distances.gather(1, at[:, None])[:, 0])
+def _halves(features: Tensor, seed: int, name: str) -> Tensor:
+    """Which half each picture is in, (n, 1 + SPLITS) of 0 and 1; first the whole, where all are in one."""
+    columns = [torch.zeros(len(features), dtype=torch.int64)]
+    columns += [permutation(len(features), seed, "halves", name, i) % 2 for i in range(SPLITS)]
     return torch.stack(columns, dim=1)
 
 
-def _own(groups: Tensor) -> Tensor:
-    """Whether a picture is left out, (n, 1 + GROUPS): never from the whole."""
-    return groups[:, None] == torch.arange(-1, GROUPS)
+def _radii(features: Tensor, halves: Tensor, k: int) -> Tensor:
+    """The radius of each ball in the whole set and in its half of each split, (n, 1 + SPLITS)."""
+    found = nearest(features, features, min(2 * k + SPARE, len(features) - 1), exclude_self=True)
+    return _kth(found.distances, halves, halves[found.indices], k)
 
 
-def _counts(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
-    """In how many balls each point lies, (1 + GROUPS, m) int64. Block by block, by
+def _kth(distances: Tensor, own: Tensor, halves: Tensor, k: int) -> Tensor:
+    """The k-th of the ascending distances (n, k') to pictures of the same half, (n, 1 + SPLITS); `own` and
+    `halves`, (n, k', 1 + SPLITS), say which half a picture and its neighbours are in."""
+    rank = (halves == own[:, None]).cumsum(1)
+    at = (rank < k).sum(1).clamp(max=distances.shape[1] - 1)
+    return distances.gather(1, at)
+
+
+def _counts(points: Tensor, own: Tensor, centres: Tensor, halves: Tensor, radii: Tensor) -> Tensor:
+    """In how many balls of its own half each point lies, (m, 1 + SPLITS) float64. Block by block, by
     |a - b|^2 = |a|^2 + |b|^2 - 2 a.b in float64 around the centres' mean."""
     shift = centres[:BLOCK].to("cpu", torch.float64).mean(0)
-    counts = torch.zeros(radii.shape[1], len(points), dtype=torch.int64)
+    counts = torch.zeros(own.shape, dtype=torch.float64)
     reach = radii.square() * EDGE
     for i in range(0, len(centres), BLOCK):
         a = centres[i : i + BLOCK].to("cpu", torch.float64) - shift
+        limits, side = reach[i : i + BLOCK], halves[i : i + BLOCK]
+        widest = limits.max(1).values
         for j in range(0, len(points), BLOCK):
             b = points[j : j + BLOCK].to("cpu", torch.float64) - shift
             squares = torch.addmm(a.square().sum(1)[:, None] + b.square().sum(1), a, b.T, alpha=-2)
-            for group, limits in enumerate(reach[i : i + BLOCK].T):
-                counts[group, j : j + BLOCK] += (squares < limits[:, None]).sum(0)
+            ball, point = (squares < widest[:, None]).nonzero(as_tuple=True)
+            inside = (squares[ball, point, None] < limits[ball]) & (side[ball] == own[j + point])
+            counts.index_add_(0, j + point, inside.double())
     return counts
 
 
-def _means(values: Tensor, groups: Tensor) -> tuple[float, Tensor]:
-    """The mean of the first column of (n, 1 + GROUPS) over all pictures, and of each other over those that
-    are left, (GROUPS,)."""
-    values, left = values.double(), ~_own(groups)
-    means = (values * left).sum(0) / left.sum(0)
-    return float(means[0]), means[1:]
+def _means(values: Tensor, halves: Tensor) -> tuple[float, Tensor]:
+    """The mean of the first column of (n, 1 + SPLITS), and of each other over either half, (SPLITS, 2)."""
+    values = values.double()
+    sides = [(values * (halves == side)).sum(0) / (halves == side).sum(0) for side in (0, 1)]
+    return float(values[:, 0].mean()), torch.stack(sides, dim=1)[1:]
 
 
-def _share(inside: Tensor, groups: Tensor) -> Figure:
+def _share(inside: Tensor, halves: Tensor) -> Figure:
     """The share of pictures, with its interval."""
-    whole, replicates = _means(inside, groups)
-    return Figure.of_share(whole, group_error(replicates), len(inside))
+    whole, each = _means(inside, halves)
+    return Figure.of_share(whole, halves_error(each), len(inside))

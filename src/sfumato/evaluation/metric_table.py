@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from sfumato.evaluation.feature_set import Part
-from sfumato.evaluation.figure import GROUPS, Figure
+from sfumato.evaluation.figure import SPLITS, Figure
 from sfumato.evaluation.frechet import fid, fid_infinity
 from sfumato.evaluation.inception_score import inception_score
 from sfumato.evaluation.kernel import DEGREE, kid
@@ -54,7 +54,7 @@ def _mean(_: Tensor, scores: Tensor, seed: int) -> Mapping[str, Figure]:
     return {"clip-score": Figure.of(*Mean.of(scores))}
 
 
-_JACKKNIFE = f"95 %, leaving out each of {GROUPS} groups of pictures, of the mean over sets of so many"
+_HALVES = f"95 %, from halves of the pictures, cut {SPLITS} times, of the mean over sets of so many"
 _AT_N = "95 %, infinitesimal jackknife over the pictures, of the mean over sets of so many"
 _BIASED = (
     "of {n:,} pictures it is too high by more than models differ: compare it only at the same n, and below "
@@ -110,7 +110,7 @@ METRICS: Mapping[str, Metric] = {
         "higher",
         50,
         _precision_recall,
-        _JACKKNIFE,
+        _HALVES,
         settings={"k": NEAREST},
         trusted=1000,
         doubt=_SHARE,
@@ -119,17 +119,17 @@ METRICS: Mapping[str, Metric] = {
         "higher",
         50,
         _precision_recall,
-        _JACKKNIFE,
+        _HALVES,
         settings={"k": NEAREST},
         trusted=1000,
         doubt=_SHARE,
     ),
-    "density": Metric("higher", 50, _density_coverage, _JACKKNIFE, settings={"k": NEIGHBOURS}),
+    "density": Metric("higher", 50, _density_coverage, _HALVES, settings={"k": NEIGHBOURS}),
     "coverage": Metric(
         "higher",
         50,
         _density_coverage,
-        _JACKKNIFE,
+        _HALVES,
         settings={"k": NEIGHBOURS},
         trusted=1000,
         doubt=_SHARE,
