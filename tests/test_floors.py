@@ -53,15 +53,24 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
     (
         "5 run",
         (
-            frozenset({"folders", "training.told"}),
+            frozenset({"folders", "training.told", "training.unsaid"}),
             frozenset({"guides", "training.recipes"}),
             frozenset({"recipe"}),
             frozenset({"guided", "guides.account"}),
             frozenset({"runs"}),
+            frozenset({"training.drawing"}),
+            frozenset({"training.preview"}),
             frozenset({"provenance", "training.run"}),
         ),
     ),
-    ("6 crafts", (frozenset({"evaluation", "inside"}), frozenset({"editing", "finetuning", "distillation"}))),
+    (
+        "6 crafts",
+        (
+            frozenset({"evaluation", "inside"}),
+            frozenset({"editing", "finetuning", "distillation", "tuning"}),
+            frozenset({"reporting"}),
+        ),
+    ),
     ("7 doors", (frozenset({"serving", "cli"}), frozenset({"__main__"}))),
 )
 STEP = {unit: n for n, step in enumerate(step for _, steps in FLOORS for step in steps) for unit in step}
@@ -103,6 +112,7 @@ LINES, FUNCTION_LINES = 330, 70
 LONGER: dict[str, str] = {
     "cli/train.py:train": "its arguments are the options of the command, a line or two each",
     "cli/sample.py:sample": "its arguments are the options of the command, a line or two each",
+    "cli/evaluate.py:evaluate": "its arguments are the options of the command, a line or two each",
 }
 
 

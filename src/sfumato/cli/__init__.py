@@ -6,17 +6,20 @@ import sys
 
 import typer
 
+from sfumato.cli.blind import blind, votes
 from sfumato.cli.demo import demo
 from sfumato.cli.edit import app as edit
-from sfumato.cli.evaluate import evaluate
+from sfumato.cli.evaluate import compare, evaluate, report
 from sfumato.cli.inspect import inspect
 from sfumato.cli.look import look
 from sfumato.cli.replay import replay
 from sfumato.cli.sample import sample
 from sfumato.cli.samplers import samplers
+from sfumato.cli.sweep import sweep
 from sfumato.cli.train import train
 from sfumato.cli.train_classifier import train_classifier
 from sfumato.cli.train_clip import train_clip
+from sfumato.cli.tune_sampler import tune_sampler
 from sfumato.errors import SfumatoError
 
 app = typer.Typer(
@@ -49,15 +52,21 @@ def options(
 
 
 app.command()(train)
+app.command()(sweep)
 app.command()(train_classifier)
 app.command()(train_clip)
 app.command()(sample)
 app.command()(samplers)
+app.command()(tune_sampler)
 app.add_typer(edit)
 app.command()(replay)
 app.command()(inspect)
 app.command()(look)
 app.command()(evaluate)
+app.command()(compare)
+app.command()(report)
+app.command()(blind)
+app.command()(votes)
 app.command()(demo)
 
 

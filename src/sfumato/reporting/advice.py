@@ -1,0 +1,291 @@
+"""What the figures say of a run, and what to do next: plain rules, each with its reason.
+
+A rule looks at what was measured and gives at most a few sentences; what was not measured it does not guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sfumato.evaluation.record import Record
+from sfumato.reporting.stored import Stored
+from sfumato.reporting.trend import RISEN, held_out, overfit_since
+
+Kind = Literal["good", "note", "warning"]
+Figure = Mapping[str, float]
+"""A value and its error, as JSON has it."""
+
+OVERFIT = 1.03
+"""A held-out loss up to this times the training loss is no reason to stop, however sure it is."""
+FALLING = 0.01
+"""A held-out loss that fell by this share over the last quarter of the steps falls still."""
+BY_HEART = 0.5
+"""Of the way from treating all pictures alike to knowing the training pictures by heart."""
+DISTANCES = ("kid", "fid-infinity", "fid", "sfid")
+"""How far the pictures lie from real ones, the most trustworthy at small numbers first."""
+FEW = 1000
+NAMED = 8
+"""Of more groups the first are named."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One finding. says: what was found; todo: what to do about it, "" for nothing; command: how."""
+
+    kind: Kind
+    rule: str
+    says: str
+    todo: str = ""
+    command: str = ""
+
+
+def advice(run: Stored) -> list[Advice]:
+    """Everything that the rules find, warnings first."""
+    found = [one for rule in RULES for one in rule(run)]
+    return sorted(found, key=lambda one: ("warning", "note", "good").index(one.kind))
+
+
+def verdict(run: Stored, found: Sequence[Advice]) -> str:
+    """The run in one sentence."""
+    rules = {one.rule: one.kind for one in found}
+    if rules.get("memorised") == "warning":
+        return "It repeats pictures that it was trained on."
+    distance = main_distance(run)
+    if distance is None:
+        return "How good its pictures are has not been measured yet."
+    overfits = rules.get("overfit") == "warning"
+    if real(distance):
+        kind = "Its pictures cannot be told from real ones by the figures below"
+        return f"{kind}, but it overfits." if overfits else f"{kind}."
+    if distance.baseline is None:
+        return "It makes pictures; without held-out ones there is nothing to hold their distance against."
+    return f"Its pictures can still be told from real ones{', and it overfits' if overfits else ''}."
+
+
+def main_distance(run: Stored) -> Record | None:
+    """The record by which a run is judged: of KID, else of a Fréchet distance."""
+    found = (run.metric(name) for name in DISTANCES)
+    return next((one for one in found if one is not None), None)
+
+
+def real(record: Record) -> bool:
+    """Whether its interval reaches that of real pictures against real ones."""
+    base = record.baseline
+    if base is None:
+        return False
+    top = base.value if base.high is None else base.high
+    low = base.value if base.low is None else base.low
+    if record.better == "lower":
+        return (record.value if record.low is None else record.low) <= top
+    return (record.value if record.high is None else record.high) >= low
+
+
+def figure(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A value with its interval, to the digits that a reader needs."""
+    text = f"{value:.3g}"
+    return text if low is None or high is None else f"{text} ({low:.3g} to {high:.3g})"
+
+
+def _quality(run: Stored) -> Iterator[Advice]:
+    found = main_distance(run)
+    if found is None:
+        return
+    said = f"{found.terms.title} is {figure(found.value, found.low, found.high)}"
+    base = found.baseline
+    if base is None:
+        yield Advice(
+            "note", "quality", f"{said}. No pictures were held out, so there is nothing to hold it against.",
+            "Train with a part held out: it is the measure of every figure here.",
+            f"sfumato train DATA --out {run.name}-again --hold-out 0.05",
+        )  # fmt: skip
+        return
+    said += f"; real pictures against real ones have {figure(base.value, base.low, base.high)}"
+    if real(found):
+        yield Advice("good", "quality", f"{said}. By this eye the two cannot be told apart.")
+        return
+    yield Advice(
+        "warning", "quality", f"{said}. Its pictures can be told from real ones.",
+        "First more steps of the sampler, then longer training; a larger network after that.",
+        f"sfumato tune-sampler {run.path}",
+    )  # fmt: skip
+
+
+def _shares(run: Stored) -> Iterator[Advice]:
+    """Precision and recall against what real pictures reach."""
+    guided = run.card.sampler.guidance > 1
+    cases = {
+        "precision": (
+            "some of its pictures lie outside of what real ones look like",
+            "Longer training, or more guidance where the model is told something.",
+        ),
+        "recall": (
+            "some of what the data has is never made",
+            "Lower the guidance: it buys clearness with variety."
+            if guided
+            else "Longer training, and pictures that show what is missing.",
+        ),
+    }
+    for name, (means, todo) in cases.items():
+        found = run.metric(name)
+        if found is None or found.baseline is None or real(found):
+            continue
+        base = found.baseline
+        said = (
+            f"{name.capitalize()} is {figure(found.value, found.low, found.high)}, where real pictures reach "
+            f"{figure(base.value, base.low, base.high)}: {means}."
+        )
+        yield Advice("warning", name, said, todo)
+
+
+def _overfit(run: Stored) -> Iterator[Advice]:
+    ratio: Figure | None = run.parts.get("losses", {}).get("overfit")
+    said: list[str] = []
+    if ratio is not None:
+        gap = f"The held-out loss is {ratio['value']:.3f} ± {ratio['error']:.3f} times the training loss"
+        if ratio["value"] - 2 * ratio["error"] > 1 and ratio["value"] > OVERFIT:
+            said.append(f"{gap}.")
+        elif overfit_since(run) is None:
+            yield Advice("good", "overfit", f"{gap}: no overfit that matters.")
+    since = overfit_since(run)
+    if since is not None:
+        best, least, last = since
+        said.append(
+            f"The held-out loss was least at step {best:,} ({least:.4g}) and has risen to {last:.4g}: it "
+            "overfits since then."
+        )
+    if said:
+        yield Advice(
+            "warning", "overfit", " ".join(said),
+            "More pictures help most; then --flip, --crop or --dropout, a smaller network, and --patience, "
+            "which stops by itself.",
+        )  # fmt: skip
+
+
+def _unfinished(run: Stored) -> Iterator[Advice]:
+    looks = held_out(run)
+    if len(looks) < 4:
+        return
+    last_step, last = looks[-1]
+    before = [loss for step, loss in looks if step <= 0.75 * last_step]
+    if not before or last > min(loss for _, loss in looks) * RISEN:
+        return
+    fell = 1 - last / before[-1]
+    if fell < FALLING:
+        return
+    yield Advice(
+        "note", "unfinished",
+        f"The held-out loss still fell by {fell:.1%} over the last quarter of the training.",
+        f"Train longer: the run goes on from where it is, to {2 * last_step:,} steps for example.",
+        f"sfumato train DATA --out {run.path} --steps {2 * last_step}",
+    )  # fmt: skip
+
+
+def _by_heart(run: Stored) -> Iterator[Advice]:
+    share: Figure | None = run.parts.get("losses", {}).get("memorised")
+    if share is not None and share["value"] - 2 * share["error"] > BY_HEART:
+        yield Advice(
+            "warning", "by-heart",
+            f"Its losses have gone {share['value']:.2f} of the way to those of a model that knows its "
+            "training pictures by heart.",
+            "Use an earlier checkpoint, or train anew with more pictures.",
+        )  # fmt: skip
+
+
+def _memorised(run: Stored) -> Iterator[Advice]:
+    found = run.parts.get("novelty")
+    if found is not None:
+        kind: Kind = "warning" if found["flagged"] else "good"
+        todo = "Look at the pairs below; an earlier checkpoint may be free of it." if found["flagged"] else ""
+        yield Advice(kind, "memorised", str(found["verdict"]), todo)
+
+
+def _left_out(run: Stored) -> Iterator[Advice]:
+    found = run.parts.get("coverage")
+    if found is None:
+        return
+    for one in found["groups"]:
+        names, asked = [str(name) for name in one["under_served"]], "asked" in one["due"]
+        if not names:
+            continue
+        listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        what = "asked for" if asked else "in the data"
+        yield Advice(
+            "warning", "left-out",
+            f"By {one['name']}, it makes less than half as many as {what} of: {listed}.",
+            "Train with balanced classes, so that each is seen equally often; more pictures of these help "
+            "most.",
+            "sfumato train DATA --out RUN --balance 0",
+        )  # fmt: skip
+    modes = found["modes"] or {"clusters": 0, "under_served": []}
+    missing = modes["under_served"]
+    if missing:
+        share = sum(one["due"] for one in missing)
+        yield Advice(
+            "warning", "left-out",
+            f"Of {modes['clusters']} kinds of pictures in the data it makes surely too few of "
+            f"{len(missing)}, which are {share:.1%} of the data.",
+            "Longer training and less guidance make it more various.",
+        )  # fmt: skip
+    if not missing and found["groups"] and not any(one["under_served"] for one in found["groups"]):
+        yield Advice("good", "left-out", "No class and no kind of picture is surely left out.")
+
+
+def _not_held_out(run: Stored) -> Iterator[Advice]:
+    if run.card.data.images and not run.card.data.held_out:
+        yield Advice(
+            "warning", "held-out", "No picture was held out: whether it overfits cannot be told.",
+            "Train with --hold-out 0.05.",
+        )  # fmt: skip
+
+
+def _few_pictures(run: Stored) -> Iterator[Advice]:
+    n = run.card.data.images
+    if 0 < n < FEW:
+        yield Advice(
+            "note", "few",
+            f"It was trained on {n:,} pictures; with fewer than some thousands a model tends to repeat them.",
+            "Look at the nearest training pictures below, and train with --flip where mirrored pictures are "
+            "as true.",
+        )  # fmt: skip
+
+
+def _warned(run: Stored) -> Iterator[Advice]:
+    """What the records themselves warn of, each sentence once, with the metrics that it is about."""
+    about: dict[str, list[str]] = {}
+    for record in run.newest:
+        for warning in record.warnings if record.group is None else ():
+            about.setdefault(warning, []).append(record.terms.title)
+    for warning, titles in about.items():
+        yield Advice("note", "record", f"{', '.join(dict.fromkeys(titles))}: {warning}")
+
+
+def _unmeasured(run: Stored) -> Iterator[Advice]:
+    names = {
+        "novelty": "whether it copies its training pictures",
+        "coverage": "which classes it leaves out",
+        "losses": "whether it overfits",
+    }
+    missing = [words for name, words in names.items() if name not in run.parts]
+    missing += [] if run.records else ["how far its pictures are from real ones"]
+    if missing:
+        yield Advice(
+            "note", "unmeasured", f"Not measured yet: {', '.join(missing)}.", "Measure it.",
+            f"sfumato evaluate {run.path} DATA",
+        )  # fmt: skip
+
+
+RULES: tuple[Callable[[Stored], Iterator[Advice]], ...] = (
+    _memorised,
+    _quality,
+    _overfit,
+    _by_heart,
+    _shares,
+    _left_out,
+    _not_held_out,
+    _unfinished,
+    _few_pictures,
+    _warned,
+    _unmeasured,
+)

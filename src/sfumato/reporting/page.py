@@ -1,0 +1,37 @@
+"""Templates filled in: one file, whole without a network, every name that comes from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sfumato.files.atomic import write_atomic
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of the package with these values. Text is escaped wherever it stands; only what the package
+    itself drew (`markupsafe.Markup`) is not."""
+    room = Environment(
+        loader=PackageLoader("sfumato.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    room.filters["sha256_source"] = sha256_source
+    return room.get_template(template).render(**values)
+
+
+def sha256_source(text: str) -> str:
+    """How a content security policy names a script that may run: by what it says."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Writes a page, atomically. Raises RunError if the disk refuses."""
+    write_atomic(path, [text.encode("utf-8")])
+    return path
