@@ -75,6 +75,9 @@ def sample(
         None, help="A folder, or x.npz: write a labelled data set for train, instead."
     ),
     per_class: int | None = typer.Option(None, help="How many of every class, instead of -n."),
+    evened: bool = typer.Option(
+        False, "--balanced", help="-n of every class, as the run's classifier finds them among more."
+    ),
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Bit for bit the same whatever -n is; slower."
     ),
@@ -83,6 +86,7 @@ def sample(
     weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
 ) -> None:
     """Make pictures with a trained model."""
+    from sfumato.cli.balanced import check_balanced, choose
     from sfumato.cli.dataset import balanced, check_place, write_dataset
     from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
     from sfumato.cli.wishes import interval_of, possible, scale_of, settings_of
@@ -103,7 +107,11 @@ def sample(
         return
     asked = class_ or []
     names = opened.classes or (names_of(opened.path) if classifier_guidance else ())
-    classes, prompts, columns = arrange_all(names, number, asked, prompt or [])
+    if evened:
+        classes, prompts = check_balanced(opened, asked, prompt or [], (per_class,))
+        columns = 0
+    else:
+        classes, prompts, columns = arrange_all(names, number, asked, prompt or [])
     if per_class is not None:
         classes = balanced(names, per_class, (number, asked, prompt))
     recipe = opened.recipe(
@@ -114,10 +122,13 @@ def sample(
         clip_model=clip_model, clip_guidance=clip_guidance, cutouts=cutouts,
         one_by_one=one_by_one,
     )  # fmt: skip
+    if evened:
+        chosen = choose(opened, recipe, number)
+        recipe, columns = chosen.recipe, chosen.each
     if as_dataset is not None:
         typer.echo(str(write_dataset(opened, recipe, as_dataset)))
         return
-    target = place(opened, recipe, asked) if out is None else out
+    target = place(opened, recipe, ["balanced"] if evened else asked) if out is None else out
     for path in draw(opened, recipe, target, columns, reel):
         typer.echo(str(path))
     if sheet is not None:
