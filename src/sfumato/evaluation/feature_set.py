@@ -42,6 +42,11 @@ class FeatureSet:
     def __len__(self) -> int:
         return self.pictures.count
 
+    @property
+    def width(self) -> int:
+        """D, how many numbers describe a picture."""
+        return self.features.pooled.shape[1]
+
     def part(self, name: Part) -> Tensor | None:
         """(n, D), or (n,) of "scores"; None where there is no such."""
         match name:
@@ -88,7 +93,7 @@ def check_alike(first: FeatureSet, second: FeatureSet) -> None:
         ("extractors", one.name, other.name),
         ("weights", one.sha256[:12], other.sha256[:12]),
         ("resizing", one.resize, other.resize),
-        ("widths", first.features.pooled.shape[1], second.features.pooled.shape[1]),
+        ("widths", first.width, second.width),
     )
     said = [f"{words} {mine} and {theirs}" for words, mine, theirs in pairs if mine != theirs]
     if said:

@@ -26,6 +26,9 @@ from sfumato.noise import permutation
 RANK = 1e-14
 """Eigenvalues up to this share of the largest are rounding: float32 features know no smaller ones."""
 
+HALVES = 2
+"""FID-infinity needs so many pictures for each feature."""
+
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """The squared distance d^2 of two Gaussians; never negative. Raises SettingsError for unlike widths."""
@@ -48,41 +51,37 @@ def fid(real: Tensor, generated: Tensor) -> Figure:
     return Figure.of(pair.distance, _error(*pair.influences(real, generated)), least=0.0)
 
 
-def fid_infinity(real: Tensor, generated: Tensor, seed: int = 0, most: int = 2) -> Figure:
+def fid_infinity(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
     """The distance of the laws themselves, extrapolated to infinitely many pictures (Chong & Forsyth 2020).
 
-    Both sets are cut into p equal parts by the seed, p = 1 .. `most`, whose distances have the mean
-    d^2 + p b / n; a straight line through these means is read at p = 0. The parts of one p make up the whole
-    set, so that what they have by chance mostly cancels. Near 0 it may be negative, as an unbiased estimate
-    must. The interval is that of `fid`: the estimate is a sum of distances, and so is its derivative.
+    Both sets are cut into halves by the seed, whose distances are d^2 + 2 b / n on average where the whole
+    has d^2 + b / n: twice the whole less the mean of the halves. The halves make up the whole, so that what
+    they have by chance mostly cancels. Near 0 it may be negative, as an unbiased estimate must. The interval
+    is that of `fid`: the estimate is a sum of distances, and so is its derivative.
 
-    The next term is of the order of (D / n)^2: it is to be believed where n is several times the number of
-    features that vary.
+    Each half needs more pictures than features: with fewer, what the covariance does not see is no bias in
+    1 / n. Raises SettingsError for fewer than 2 D pictures of either.
     """
-    weights = _intercept(most)
-    value = 0.0
-    sums = [torch.zeros(len(features), dtype=torch.float64) for features in (real, generated)]
+    n, width = min(len(real), len(generated)), real.shape[1]
+    if n < HALVES * width:
+        raise SettingsError(
+            f"{n:,} pictures are too few for FID-infinity with {width:,} features: at least "
+            f"{HALVES * width:,} of each set are needed, or take FID or KID"
+        )
+    whole = _Pair.of(moments(in_blocks(real)), moments(in_blocks(generated)))
+    value = 2 * whole.distance
+    totals = [2 * influence for influence in whole.influences(real, generated)]
     orders = [
         permutation(len(features), seed, "fid-infinity", name)
         for name, features in (("real", real), ("generated", generated))
     ]
-    for parts, weight in enumerate(weights, start=1):
-        for some, others in zip(*(order.tensor_split(parts) for order in orders), strict=True):
-            mine, theirs = real[some], generated[others]
-            pair = _Pair.of(moments(in_blocks(mine)), moments(in_blocks(theirs)))
-            value += weight / parts * pair.distance
-            for total, rows, influence in zip(
-                sums, (some, others), pair.influences(mine, theirs), strict=True
-            ):
-                total[rows] += weight * influence
-    return Figure.of(value, _error(*sums))
-
-
-def _intercept(most: int) -> list[float]:
-    """The weights by which a least-squares line through values at 1 .. most has its value at 0."""
-    at = torch.arange(1, most + 1, dtype=torch.float64)
-    centred = at - at.mean()
-    return (1 / most - at.mean() * centred / centred.square().sum()).tolist()
+    for halves in zip(*(order.tensor_split(2) for order in orders), strict=True):
+        mine, theirs = real[halves[0]], generated[halves[1]]
+        half = _Pair.of(moments(in_blocks(mine)), moments(in_blocks(theirs)))
+        value -= half.distance / 2
+        for total, rows, influence in zip(totals, halves, half.influences(mine, theirs), strict=True):
+            total[rows] -= influence
+    return Figure.of(value, _error(*totals))
 
 
 def _error(*influences: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.evaluation.feature_set import Part
 from sfumato.evaluation.figure import SPLITS, Figure
-from sfumato.evaluation.frechet import fid, fid_infinity
+from sfumato.evaluation.frechet import HALVES, fid, fid_infinity
 from sfumato.evaluation.inception_score import inception_score
 from sfumato.evaluation.kernel import DEGREE, kid
 from sfumato.evaluation.manifold import density_coverage, precision_recall
@@ -27,7 +27,7 @@ MANY = 10_000
 
 @dataclass(frozen=True)
 class Metric:
-    """least: the fewest pictures of each set. looks_at: which features. compares: with real pictures, or it
+    """least: the fewest pictures of each set, and for each feature. looks_at: which features. compares: with real pictures, or it
     is of the generated ones alone. interval: how, and of what. trusted: from so many pictures on there is no
     warning; `doubt` is the warning, with "{n}" for the number."""
 
@@ -37,9 +37,14 @@ class Metric:
     interval: str
     looks_at: Part = "pooled"
     compares: bool = True
+    least_per_feature: int = 0
     settings: Mapping[str, Setting] = field(default_factory=dict)
     trusted: int = 0
     doubt: str = ""
+
+    def fewest(self, width: int) -> int:
+        """The fewest pictures of each set with so many features."""
+        return max(self.least, self.least_per_feature * width)
 
 
 def _precision_recall(real: Tensor, generated: Tensor, seed: int) -> Mapping[str, Figure]:
@@ -80,11 +85,10 @@ METRICS: Mapping[str, Metric] = {
     ),
     "fid-infinity": Metric(
         "lower",
-        1000,
+        50,
         lambda real, generated, seed: {"fid-infinity": fid_infinity(real, generated, seed)},
-        "95 %, infinitesimal jackknife over the pictures, of the mean of such extrapolations",
-        trusted=MANY,
-        doubt="{n:,} pictures are few for a line in 1/n: what is left of the bias may exceed the interval",
+        "95 %, infinitesimal jackknife over the pictures, of the distance of the laws",
+        least_per_feature=HALVES,
     ),
     "sfid": Metric(
         "lower",

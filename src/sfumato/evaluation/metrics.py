@@ -14,20 +14,21 @@ from sfumato.evaluation.record import Baseline, Record, Terms
 __all__ = ["METRICS", "ByClass", "FeatureSet", "check", "measure", "measure_classes", "usual"]
 
 
-def check(names: Sequence[str], real: int, generated: int) -> None:
-    """Raises SettingsError, one sentence, for an unknown name or fewer pictures than a metric needs: also
-    before there are any, so that none are drawn in vain."""
+def check(names: Sequence[str], real: int, generated: int, width: int) -> None:
+    """Raises SettingsError, one sentence, for an unknown name or fewer pictures than a metric needs with an
+    extractor of this width: also before there are any, so that none are drawn in vain."""
     for name in names:
         metric = _metric(name)
-        if generated < metric.least:
+        least = metric.fewest(width)
+        if generated < least:
             raise SettingsError(
-                f"{name} needs at least {metric.least} generated pictures and there are {generated}: draw "
-                f"{metric.least} or more"
+                f"{name} needs at least {least:,} generated pictures and there are {generated:,}: draw "
+                f"{least:,} or more"
             )
-        if metric.compares and real < metric.least:
+        if metric.compares and real < least:
             raise SettingsError(
-                f"{name} needs at least {metric.least} real pictures and there are {real}: give more, or ask "
-                "for a metric that needs fewer"
+                f"{name} needs at least {least:,} real pictures and there are {real:,}: give more, or leave "
+                "this metric out"
             )
 
 
@@ -48,7 +49,8 @@ def usual(real: FeatureSet, generated: FeatureSet) -> tuple[str, ...]:
 
 def _can(metric: Metric, real: FeatureSet, generated: FeatureSet) -> bool:
     sets = (real, generated) if metric.compares else (generated,)
-    return all(one.part(metric.looks_at) is not None and len(one) >= metric.least for one in sets)
+    least = metric.fewest(generated.width)
+    return all(one.part(metric.looks_at) is not None and len(one) >= least for one in sets)
 
 
 def measure(
@@ -68,7 +70,7 @@ def measure(
     Raises SettingsError, one sentence, for unknown names, too few pictures, features that the extractor does
     not have, and sets that were looked at by other extractors or protocols.
     """
-    check(names, len(real), len(generated))
+    check(names, len(real), len(generated), generated.width)
     for other in (generated, *([] if held_out is None else [held_out])):
         check_alike(real, other)
     others = None if held_out is None else held_out.drawn(len(generated), seed)
@@ -193,7 +195,7 @@ def measure_classes(
         kept: list[str] = []
         for name in names:
             try:
-                check([name], len(mine), len(theirs))
+                check([name], len(mine), len(theirs), theirs.width)
             except SettingsError as error:
                 if name not in METRICS:
                     raise
