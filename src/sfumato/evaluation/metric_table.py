@@ -27,9 +27,12 @@ MANY = 10_000
 
 @dataclass(frozen=True)
 class Metric:
-    """least: the fewest pictures of each set, and for each feature. looks_at: which features. compares: with real pictures, or it
-    is of the generated ones alone. interval: how, and of what. trusted: from so many pictures on there is no
-    warning; `doubt` is the warning, with "{n}" for the number."""
+    """What can be measured.
+
+    least, least_per_feature: the fewest pictures of each set, and for each feature. looks_at: which features.
+    compares: with real pictures, or it is of the generated ones alone. interval: how, and of what. trusted:
+    from so many pictures on there is no warning; `doubt` is the warning, with "{n}" for the number.
+    """
 
     better: Literal["lower", "higher"]
     least: int

@@ -14,9 +14,9 @@ from sfumato.evaluation.record import Baseline, Record, Terms
 __all__ = ["METRICS", "ByClass", "FeatureSet", "check", "measure", "measure_classes", "usual"]
 
 
-def check(names: Sequence[str], real: int, generated: int, width: int) -> None:
-    """Raises SettingsError, one sentence, for an unknown name or fewer pictures than a metric needs with an
-    extractor of this width: also before there are any, so that none are drawn in vain."""
+def check(names: Sequence[str], real: int, generated: int, width: int = 0) -> None:
+    """Raises SettingsError, one sentence, for an unknown name or fewer pictures than a metric needs (with an
+    extractor of this width, where it matters): also before there are any, so that none are drawn in vain."""
     for name in names:
         metric = _metric(name)
         least = metric.fewest(width)
