@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from sfumato.conditions.clip import on_white
 from sfumato.data.cache import default_root
 from sfumato.errors import ModelFileError, SettingsError
-from sfumato.evaluation.features.seen import Features, Looking, fill, weights_hash
+from sfumato.evaluation.features.seen import Features, Looking, filled, weights_hash
 from sfumato.files.manifest import hash_file
 from sfumato.files.torch_file import read_weights
 from sfumato.networks.inception import SIDE, WIDTH, Inception
@@ -128,13 +129,11 @@ def inception(name: str, weights: Path | None, device: torch.device) -> Looking:
     path = weights_file() if weights is None else weights
     check_name(path)
     tensors = key_map(read_weights(path))
-    network = fill(Inception(classifies="fc.weight" in tensors), tensors, path)
-    sha256 = weights_hash(network)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = filled(partial(Inception, "fc.weight" in tensors), tensors, path, device)
     words, resize = RESIZES[name]
 
     def look(images: Tensor) -> Features:
         prepared = resize(on_white(images)).contiguous(memory_format=torch.channels_last)
         return Features(*network(prepared))
 
-    return Looking(name, sha256, words, WIDTH, look, device)
+    return Looking(name, weights_hash(network), words, WIDTH, look, device)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sfumato.conditions.clip import on_white
 from sfumato.errors import SettingsError
-from sfumato.evaluation.features.seen import Features, Looking, fill, weights_hash
+from sfumato.evaluation.features.seen import Features, Looking, filled, weights_hash
 from sfumato.files.torch_file import read_weights
 from sfumato.networks.efficientnet import WIDTH, EfficientNetLite0
 
@@ -40,9 +40,7 @@ def weights_file() -> Path:
 def lite0(weights: Path | None, device: torch.device) -> Looking:
     """The extractor, with the package's weights or those of a file. Raises SettingsError, ModelFileError."""
     path = weights_file() if weights is None else weights
-    network = fill(EfficientNetLite0(), read_weights(path), path)
-    sha256 = weights_hash(network)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = filled(EfficientNetLite0, read_weights(path), path, device)
 
     def look(images: Tensor) -> Features:
         rgb = on_white(images)
@@ -51,4 +49,5 @@ def lite0(weights: Path | None, device: torch.device) -> Looking:
         pooled, logits = network(scaled.contiguous(memory_format=torch.channels_last))
         return Features(pooled, logits=logits)
 
-    return Looking("lite0", sha256, f"bicubic, antialiased, to {SIDE} x {SIDE}", WIDTH, look, device)
+    words = f"bicubic, antialiased, to {SIDE} x {SIDE}"
+    return Looking("lite0", weights_hash(network), words, WIDTH, look, device)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -71,18 +71,27 @@ class Looking:
         return Features(parts[0] if parts[0] is not None else torch.empty(0), parts[1], parts[2])
 
 
+COUNTER = "num_batches_tracked"
+"""Batch norms count what they were trained on; nothing is computed from it."""
+
+
 def weights_hash(network: nn.Module) -> str:
     """The sha256 of the network's weights as one safetensors file: the same whatever file they came in."""
     digest = hashlib.sha256()
-    for chunk in tensor_chunks(Path(type(network).__name__), network.state_dict(), {}):
+    weights = {name: t for name, t in network.state_dict().items() if not name.endswith(COUNTER)}
+    for chunk in tensor_chunks(Path(type(network).__name__), weights, {}):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> nn.Module:
-    """The network with these weights, in evaluation mode and frozen. Raises ModelFileError where one does
-    not fit; batch norms' counters may be missing."""
-    wanted = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+def filled(
+    make: Callable[[], nn.Module], tensors: dict[str, Tensor], where: Path | str, device: torch.device
+) -> nn.Module:
+    """The network with these weights, on the device, in evaluation mode and frozen; nothing is drawn for it.
+    Raises ModelFileError where one is missing or does not fit."""
+    with torch.device("meta"):
+        network = make()
+    wanted = {name: t for name, t in network.state_dict().items() if not name.endswith(COUNTER)}
     for name, tensor in wanted.items():
         if name not in tensors:
             raise ModelFileError(f"{where}: no weights of {type(network).__name__}, {name} is missing")
@@ -91,5 +100,7 @@ def fill(network: nn.Module, tensors: dict[str, Tensor], where: Path | str) -> n
                 f"{where}: no weights of {type(network).__name__}, {name} is of shape "
                 f"{tuple(tensors[name].shape)} and not {tuple(tensor.shape)}"
             )
+    network = network.to_empty(device="cpu")
     network.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
-    return network.eval().requires_grad_(False)
+    ready: Any = network.eval().requires_grad_(False)
+    return ready.to(device=device, memory_format=torch.channels_last)
