@@ -11,7 +11,6 @@ inception-clean         bicubic, antialiased, unrounded, as clean-fid does
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,8 @@ from torch import Tensor
 
 from sfumato.conditions.clip import on_white
 from sfumato.data.cache import default_root
-from sfumato.errors import ModelFileError, SettingsError
-from sfumato.evaluation.features.seen import Features, Looking, filled, weights_hash
-from sfumato.files.manifest import hash_file
+from sfumato.errors import SettingsError
+from sfumato.evaluation.features.seen import Features, Looking, check_name, filled, weights_hash
 from sfumato.files.torch_file import read_weights
 from sfumato.networks.inception import SIDE, WIDTH, Inception
 
@@ -35,7 +33,6 @@ NAMES = (
 )
 """Files of these weights: pytorch-fid's, torch-fidelity's (the same), and converted ones."""
 ADDRESS = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-_HUB_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth")
 _FIRST = "Conv2d_1a_3x3.conv.weight"
 _BLOCKS = (
     ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"),
@@ -63,15 +60,6 @@ def weights_file() -> Path:
         f"the weights of Inception are not on this machine: fetch {ADDRESS}{NAMES[0]} and put it into "
         f"{folders()[0]}, or give it with --weights; the extractor lite0 works without"
     )
-
-
-def check_name(path: Path) -> None:
-    """Raises ModelFileError where a file's name states its hash, as torch's downloads do, wrongly."""
-    said = _HUB_NAME.search(path.name)
-    if said is not None and path.is_file() and not hash_file(path)[0].startswith(said[1]):
-        raise ModelFileError(
-            f"{path}: its sha256 does not begin with {said[1]}, as its name says: fetch it again"
-        )
 
 
 def key_map(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

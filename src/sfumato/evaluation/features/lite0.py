@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sfumato.conditions.clip import on_white
 from sfumato.errors import SettingsError
-from sfumato.evaluation.features.seen import Features, Looking, filled, weights_hash
+from sfumato.evaluation.features.seen import Features, Looking, check_name, filled, weights_hash
 from sfumato.files.torch_file import read_weights
 from sfumato.networks.efficientnet import WIDTH, EfficientNetLite0
 
@@ -40,6 +40,7 @@ def weights_file() -> Path:
 def lite0(weights: Path | None, device: torch.device) -> Looking:
     """The extractor, with the package's weights or those of a file. Raises SettingsError, ModelFileError."""
     path = weights_file() if weights is None else weights
+    check_name(path)
     network = filled(EfficientNetLite0, read_weights(path), path, device)
 
     def look(images: Tensor) -> Features:

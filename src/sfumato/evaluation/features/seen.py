@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ModelFileError, SettingsError
+from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import tensor_chunks
+
+ON_CPU, ON_DEVICE = 16, 128
+"""Pictures that go through a network together: at 224 x 224 the activations of one are some 10 MB."""
 
 
 class Features(NamedTuple):
@@ -59,18 +64,41 @@ class Looking:
     device: torch.device
 
     def __call__(self, images: Tensor) -> Features:
-        """What the network sees; without gradient."""
+        """What the network sees, a few pictures at a time; without gradient. Raises SettingsError for NaN."""
+        if images.ndim != 4 or not len(images):
+            raise SettingsError(
+                f"pictures of shape {tuple(images.shape)} have no features: give (n, C, H, W)"
+            )
+        at_once = ON_CPU if self.device.type == "cpu" else ON_DEVICE
         with torch.inference_mode():
-            seen = self.look(images.to(self.device, torch.float32))
-        parts = [None if part is None else part.float().cpu() for part in seen]
-        for part in parts:
-            if part is not None and not bool(part.isfinite().all()):
+            parts = [self.look(part.to(self.device, torch.float32)) for part in images.split(at_once)]
+        seen = joined([_on_cpu(part) for part in parts])  # outside: tensors that others may learn from
+        for one in seen:
+            if one is not None and not bool(one.isfinite().all()):
                 raise SettingsError(
                     f"{self.name} sees numbers that are not finite: its weights are not usable"
                 )
-        return Features(parts[0] if parts[0] is not None else torch.empty(0), parts[1], parts[2])
+        return seen
 
 
+def _on_cpu(seen: Features) -> Features:
+    pooled, spatial, logits = (None if one is None else one.float().cpu() for one in seen)
+    return Features(seen.pooled if pooled is None else pooled, spatial, logits)
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """The features of several batches as those of one."""
+    spatial = [part.spatial for part in parts if part.spatial is not None]
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Features(
+        torch.cat([part.pooled for part in parts]),
+        torch.cat(spatial) if spatial else None,
+        torch.cat(logits) if logits else None,
+    )
+
+
+HASHED = re.compile(r"-([0-9a-f]{8,64})\.pth")
+"""The name of a file that says how its sha256 begins."""
 COUNTER = "num_batches_tracked"
 """Batch norms count what they were trained on; nothing is computed from it."""
 
@@ -82,6 +110,15 @@ def weights_hash(network: nn.Module) -> str:
     for chunk in tensor_chunks(Path(type(network).__name__), weights, {}):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_name(path: Path) -> None:
+    """Raises ModelFileError where a file's name states its hash, as torch's downloads do, wrongly."""
+    said = HASHED.search(path.name)
+    if said is not None and path.is_file() and not hash_file(path)[0].startswith(said[1]):
+        raise ModelFileError(
+            f"{path}: its sha256 does not begin with {said[1]}, as its name says: fetch it again"
+        )
 
 
 def filled(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sfumato.data.cache import default_root
 from sfumato.errors import RunError, SettingsError
-from sfumato.evaluation.features.seen import Extractor, Features
+from sfumato.evaluation.features.seen import Extractor, Features, joined
 from sfumato.evaluation.sets import PictureSet
 from sfumato.files.atomic import Chunk, told, write_atomic
 
@@ -54,8 +54,7 @@ def features_of(
     rows = pictures.order
     seen = _seen(pictures, extractor, batch, rows, progress)
     if cache is None:
-        parts = list(seen)
-        return _in_order(_joined(parts), rows)
+        return _in_order(joined(list(seen)), rows)
     key = hashlib.sha256(
         json.dumps([FORMAT, pictures.sha256, extractor.name, extractor.sha256, extractor.resize]).encode()
     ).hexdigest()
@@ -83,21 +82,17 @@ def _seen(
             progress(done, pictures.count)
 
 
-def _joined(parts: list[Features]) -> Features:
-    pooled, spatial, logits = (
-        None if one[0] is None else torch.cat([part for part in one if part is not None])
-        for one in zip(*parts, strict=True)
-    )
-    return Features(pooled if pooled is not None else torch.empty(0), spatial, logits)
-
-
 def _in_order(sorted_by_content: Features, rows: np.ndarray) -> Features:
     """Each row at its picture's place in the set; nothing is copied where it stands there already."""
     if bool((rows == np.arange(len(rows))).all()):
         return sorted_by_content
     back = torch.from_numpy(np.argsort(rows, kind="stable"))
-    pooled, spatial, logits = (None if part is None else part[back] for part in sorted_by_content)
-    return Features(pooled if pooled is not None else torch.empty(0), spatial, logits)
+    pooled, spatial, logits = sorted_by_content
+    return Features(
+        pooled[back],
+        None if spatial is None else spatial[back],
+        None if logits is None else logits[back],
+    )
 
 
 def _file(seen: Iterator[Features], key: str, count: int) -> Iterator[Chunk]:
