@@ -1,14 +1,16 @@
 """One process of several: trains its share, rank 0 writes what came out.
 
-Arguments: FOLDER STEPS ACCUMULATE APART BESIDE. With BESIDE levels are drawn by importance and a
-discriminator learns beside the model.
+Arguments: FOLDER STEPS ACCUMULATE APART BESIDE JUDGED. With BESIDE levels are drawn by importance and a
+discriminator learns beside the model. With JUDGED a planted metric ends the run, which each process sees
+differently.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -38,11 +40,27 @@ def judge() -> Adversarial:
         return Adversarial(PatchDiscriminator(1, (8, 8), width=8), ramp=4)
 
 
-def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool) -> None:
+@dataclass
+class Planted:
+    """A judge whose figures are known beforehand; its recall is -kid."""
+
+    kid: list[float]
+    terms: str = "planted"
+    looks: int = 0
+    rising: Mapping[str, bool] = field(default_factory=lambda: {"kid": False, "recall": True})
+
+    def look(self) -> Mapping[str, float]:
+        self.looks += 1
+        return {"kid": self.kid[self.looks - 1], "recall": -self.kid[self.looks - 1]}
+
+
+def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool, judged: bool) -> None:
     torch.set_num_threads(1)
     settings = replace(SETTINGS, steps=steps, accumulate=accumulate)
     if beside:
         settings = replace(settings, levels="importance")
+    if judged:
+        settings = replace(settings, metrics_every=36, best_by="kid", patience=2)
     with joined("cpu", 60.0) as crew:
         model = make_model()
         if crew.rank and seed:
@@ -54,6 +72,7 @@ def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool) -> 
             settings,
             telling=ABC,
             held=HeldOut(batch.images, ABC.told(batch, 0)),
+            judge=Planted([3.0, 4.0, 5.0, 6.0] if crew.leads else [3.0, 2.0, 1.0, 0.0]) if judged else None,
             vault=Disk(Checkpoints(folder / "checkpoints"), settings, "toy", crew.leads),
             habits=Habits(workers=0, save_every=5),
             crew=crew,
@@ -68,4 +87,10 @@ def main(folder: Path, steps: int, accumulate: int, seed: int, beside: bool) -> 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "1")
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+        *(a == "1" for a in sys.argv[5:]),
+    )

@@ -29,7 +29,12 @@ SETTINGS = TrainSettings(batch=9, lr=2e-3, warmup=2, steps=12, averages=0)
 
 
 def run_two(
-    folder: Path, steps: int = 12, accumulate: int = 1, seed: int = 0, beside: bool = False
+    folder: Path,
+    steps: int = 12,
+    accumulate: int = 1,
+    seed: int = 0,
+    beside: bool = False,
+    judged: bool = False,
 ) -> list[tuple[int, str]]:
     """Two processes on the loopback; exit code and standard error of each."""
     with socket.socket() as s:
@@ -42,7 +47,7 @@ def run_two(
             "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "USE_LIBUV": "0",
         }  # fmt: skip
-        said = [str(steps), str(accumulate), str(seed), str(int(beside))]
+        said = [str(steps), str(accumulate), str(seed), str(int(beside)), str(int(judged))]
         arguments = [sys.executable, str(member), str(folder), *said]
         processes.append(subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True))
     ended = [(p.communicate(timeout=120)[1], p.returncode) for p in processes]
@@ -70,7 +75,6 @@ def test_two_processes_agree_with_one(model: Callable[..., Model], batches: Batc
         assert last.step == 12
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_what_learns_beside_is_the_same_on_two_processes(
     model: Callable[..., Model], batches: Batches, tmp_path: Path

@@ -48,6 +48,7 @@ class Shown:
         self._task = TaskID(0)
         self._told = time.monotonic() - 60
         self._share = 0.0
+        self._best_by = "loss"
 
     def say(self, text: str) -> None:
         if self.speaks:
@@ -55,17 +56,24 @@ class Shown:
 
     def reading(self, asked: Interrupt) -> Callable[[int, int], None]:
         """Tells how far the pictures are read, and ends it when the process is asked to stop."""
+        return self._telling(asked, "reading pictures")
 
+    def judging(self, asked: Interrupt) -> Callable[[int, int], None]:
+        """The same of the real pictures that samples will be compared with."""
+        return self._telling(asked, "looking at real pictures, once")
+
+    def _telling(self, asked: Interrupt, what: str) -> Callable[[int, int], None]:
         def told(done: int, total: int) -> None:
             if asked():
                 raise typer.Exit(asked.exit_code)
             if time.monotonic() - self._told > 5:
                 self._told = time.monotonic()
-                self.say(f"  reading pictures: {done} of {total}")
+                self.say(f"  {what}: {done} of {total}")
 
         return told
 
     def begin(self, data: DataSet, settings: RunSettings) -> None:
+        self._best_by = settings.train.best_by
         for sentence in (*settings.reasons, *data.notes):
             self.say(f"  {sentence}")
         for flaw in data.bad[:10]:
@@ -90,6 +98,10 @@ class Shown:
         self.last = step
         if not step.skipped:
             self.loss = step.loss if self.loss is None else 0.95 * self.loss + 0.05 * step.loss
+        if step.figures:
+            each = "  ".join(f"{name} {value:.4g}" for name, value in step.figures.items())
+            best = "  (the best so far)" if step.best and self._best_by in step.figures else ""
+            self.say(f"  step {step.step}  {each}{best}")
         for notice in step.notices:
             self.say(f"  {notice}")
         if self._bar is not None:

@@ -147,6 +147,25 @@ def train(
     patience: int | None = typer.Option(
         None, help="Looks without a better one until it stops early; 0: never.", rich_help_panel=_WATCH
     ),
+    metrics: list[str] | None = typer.Option(  # noqa: B008
+        None,
+        "--metrics",
+        help="Also look at samples, by kid, fid, recall ...; several by commas, or more than once.",
+        rich_help_panel=_WATCH,
+    ),
+    metrics_every: int | None = typer.Option(
+        None, help="Images between two such looks; else about a tenth of the time.", rich_help_panel=_WATCH
+    ),
+    metric_samples: int = typer.Option(1000, help="Samples of a look.", rich_help_panel=_WATCH),
+    extractor: str = typer.Option(
+        "lite0", help="Through whose eyes: lite0, inception, clip or dinov2.", rich_help_panel=_WATCH
+    ),
+    extractor_weights: Path | None = typer.Option(  # noqa: B008
+        None, help="A file or folder with the extractor's weights.", rich_help_panel=_WATCH
+    ),
+    best_by: str = typer.Option(
+        "loss", help="What the best look is the best by: loss, or one of --metrics.", rich_help_panel=_WATCH
+    ),
     sample_share: float = typer.Option(
         0.03, help="Share of the time for sample grids; 0: only at the end.", rich_help_panel=_WATCH
     ),
@@ -192,18 +211,18 @@ def train(
         said = {
             "steps": steps, "images": images, "minutes": minutes, "batch": batch, "lr": lr, "ema": ema,
             "weight": weight, "validate": validate, "patience": patience, "warmup": warmup,
-            "bound": bound,
+            "bound": bound, "metrics_every": metrics_every,
         }  # fmt: skip
         fixed = {
             "seed": seed, "accumulate": accumulate, "floor": floor, "optimiser": optimiser,
             "temperature": temperature, "weight_decay": weight_decay, "clip": clip, "averages": averages,
             "drop": drop, "gamma": gamma, "bias": bias, "huber": huber, "levels": levels,
-            "precision": choose_precision(precision, where),
+            "precision": choose_precision(precision, where), "best_by": best_by,
         }  # fmt: skip
         crew = stack.enter_context(joined(device, timeout))
         show = Shown(out, crew.leads)
         pictures = prepare(
-            data, size=_size(size), multiple=4, channels=channels, resize=_resize(resize), hold_out=hold_out,
+            data, size=read_size(size), multiple=4, channels=channels, resize=read_resize(resize), hold_out=hold_out,
             room=crop, cache=cache, progress=show.reading(asked), aligned=picture,
         )  # fmt: skip
         settings = pixels(
@@ -213,12 +232,15 @@ def train(
             self_conditioning=self_conditioning, adversarial=adversarial, flip=flip, brightness=brightness,
             contrast=contrast, saturation=saturation, balance=balance, text=_text(text, out), pooled=pooled,
             attributes=attribute or [], classes=classes, picture=picture, task=task,
-            conditioning=conditioning, class_input=class_input,
+            conditioning=conditioning, class_input=class_input, extractor=extractor,
+            metrics=tuple(name.strip() for one in metrics or () for name in one.split(",")),
+            metric_samples=metric_samples,
         )  # fmt: skip
         show.begin(pictures, settings)
         ran = train_run(
             pictures, settings, out, habits=habits, crew=crew, stop=asked, restart=restart,
             sample_share=sample_share, trackers=trackers(out, tensorboard, wandb, settings),
+            judging=_judging(settings, extractor_weights, show.judging(asked)),
         )  # fmt: skip
         with show.progress():
             for step in ran:
@@ -226,6 +248,13 @@ def train(
         show.end(asked.exit_code)
         if asked.exit_code:
             raise typer.Exit(asked.exit_code)
+
+
+def _judging(settings: Any, weights: Path | None, progress: Any) -> Any:
+    """What judges the run's samples, where it is asked for."""
+    from sfumato.evaluation.during import judging
+
+    return judging(weights, progress=progress) if settings.metrics else None
 
 
 def _text(said: str, out: Path) -> str:
@@ -240,7 +269,7 @@ def _text(said: str, out: Path) -> str:
     return held if isinstance(held, str) else "none"
 
 
-def _size(text: str | None) -> int | tuple[int, int] | None:
+def read_size(text: str | None) -> int | tuple[int, int] | None:
     """A side, or WIDTHxHEIGHT as (height, width)."""
     from sfumato.errors import SettingsError
 
@@ -252,7 +281,8 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     return int(parts[0]) if len(parts) == 1 else (int(parts[1]), int(parts[0]))
 
 
-def _resize(text: str) -> Any:
+def read_resize(text: str) -> Any:
+    """How pictures of other shapes are fitted, by name."""
     from typing import get_args
 
     from sfumato.data.fit import Resize

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sfumato.errors import SettingsError
+from sfumato.training.figures import METRICS
 from sfumato.training.step import TrainStep
 
 LOG = "log.jsonl"
@@ -27,6 +28,7 @@ def values(step: TrainStep) -> dict[str, float]:
         out["held_out/loss"] = step.validation.loss
         for i, loss in enumerate(step.validation.per_level):
             out[f"held_out/level_{i}"] = loss
+    out |= {f"{METRICS}{name}": value for name, value in step.figures.items()}
     return {name: value for name, value in out.items() if math.isfinite(value)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from sfumato.bound import Bins
-from sfumato.card import Card, DataSettings, ImageSettings, SamplerSettings
+from sfumato.card import Card, DataSettings, ImageSettings
 from sfumato.data.augment import Augment
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
@@ -24,6 +23,7 @@ from sfumato.records.conditions import describe_attributes, describe_shown
 from sfumato.records.schedules import make_schedule
 from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
 from sfumato.tables import Table
+from sfumato.training import unsaid
 from sfumato.training.adversarial import Adversarial
 from sfumato.training.companion import Companion
 from sfumato.training.learned_schedule import LearnedSchedule
@@ -35,16 +35,12 @@ TABLES = ("cosine", "linear", "scaled-linear")
 SCHEDULES = (*TABLES, "flow", "cosine-continuous", "log-linear", "learned")
 PREDICTIONS = ("v", "epsilon", "x0", "flow")
 
-_BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
-_DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
-_LOOK_EVERY = 12_800
-"""Images between two looks at the held-out pictures: a look costs about as much as 170 images."""
-
 
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that decides a run, beside its data: how it trains, what its model is, and what that is told
-    (`told.Wanted`). `reasons` are for people and decide nothing."""
+    (`told.Wanted`). On the way it is judged by `metrics` of `metric_samples` pictures, as an `extractor` sees
+    them. `reasons` are for people and decide nothing."""
 
     train: TrainSettings
     model: str = "tiny"
@@ -67,6 +63,9 @@ class RunSettings:
     attributes: tuple[str, ...] = ()
     picture: str = ""
     task: str = ""
+    metrics: tuple[str, ...] = ()
+    extractor: str = "lite0"
+    metric_samples: int = unsaid.SAMPLES
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +79,19 @@ class RunSettings:
         if not 0 <= self.dropout < 1 or not 0 <= self.balance <= 1:
             raise SettingsError("--dropout must be in [0, 1) and --balance in [0, 1]")
         self._check_learned()
+        self._check_metrics()
+
+    def _check_metrics(self) -> None:
+        """Raises SettingsError for looks at nothing, and for a best that is not looked for."""
+        by, every = self.train.best_by, self.train.metrics_every
+        if bool(self.metrics) != bool(every):
+            raise SettingsError(
+                "--metrics says what is looked at, --metrics-every after how many images: give both or none"
+            )
+        if by not in ("loss", *self.metrics):
+            raise SettingsError(f"--best-by is one of {', '.join(('loss', *self.metrics))}, not {by!r}")
+        if self.metric_samples < 2:
+            raise SettingsError(f"--metric-samples must be at least 2, not {self.metric_samples}")
 
     def _check_learned(self) -> None:
         """Raises SettingsError where what is to be learned is not taught, or what is taught not there."""
@@ -190,9 +202,7 @@ class RunSettings:
             text=text,
             picture=picture,
             clip=True,
-            sampler=SamplerSettings(name="ddpm-learned", steps=50)
-            if self.learned_variance
-            else SamplerSettings(),
+            sampler=unsaid.sampler({"learned_variance": self.learned_variance}),
             data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
         )
 
@@ -205,7 +215,8 @@ class RunSettings:
     def to_json(self) -> dict[str, Any]:
         """Everything but the reasons."""
         out = {name: value for name, value in asdict(self).items() if name != "reasons"}
-        return out | {"train": self.train.to_json(), "attributes": list(self.attributes)}
+        lists = {"attributes": list(self.attributes), "metrics": list(self.metrics)}
+        return out | lists | {"train": self.train.to_json()}
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """What differs from settings that were saved, for people: "batch (64, now 32)". What was not a
@@ -254,15 +265,8 @@ def pixels(
     if all(said.get(name) is None for name in ("steps", "images", "minutes")):
         said["minutes"] = 20 if device == "cpu" else 120
         reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
-    _fill(said, "batch", min(_BATCHES[model], max(8, images)))
-    if "lr" not in said:
-        said["lr"] = SIZES[model].learning_rate * math.sqrt(said["batch"] / _BATCHES[model])
-        reasons.append(
-            f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
-        )
-    _fill(said, "warmup", _warmup(said))
-    _fill(said, "ema", _DECAYS[model])
-    reasons += _fill_loss(said, others)
+    reasons += unsaid.pace(said, model, images)
+    reasons += unsaid.loss(said, others)
     told_of, why = settled(data, text, attributes, others)
     reasons += why
     if not told_of.anything(data):
@@ -271,13 +275,7 @@ def pixels(
         dropout = 0.1 if images < 5000 else 0.0
         if dropout:
             reasons.append(f"dropout {dropout}: {images} pictures are few")
-    if len(data.held):
-        _fill(said, "validate", max(1, round(_LOOK_EVERY / said["batch"])))
-        if "patience" not in said and said["validate"]:
-            said["patience"] = 20
-    else:
-        said["validate"], said["patience"] = 0, 0
-        reasons.append("no validation and no early stopping: no picture is held out")
+    reasons += unsaid.looks(said, others, len(data.held) > 0)
     others = {**others, **vars(told_of)}
     settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
@@ -290,28 +288,3 @@ def pixels(
     shown = data.classes and settings.classes
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if shown else "")
     return replace(settings, reasons=(about, *reasons))
-
-
-def _fill_loss(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
-    """Fills in the loss, as the prediction, the schedule and what is learned beside want it; with reasons."""
-    reasons: list[str] = []
-    if others.get("schedule") == "learned" and "weight" not in said:
-        said["weight"] = "bound"
-        reasons.append("weight bound: it is what a learned schedule is learned by")
-    _fill(said, "weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
-    if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
-        said["bound"] = 0.001
-        reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")
-    return reasons
-
-
-def _warmup(said: Mapping[str, Any]) -> int:
-    """A twentieth of the run, at most 100 steps; 50 where its steps are not known beforehand."""
-    if said.get("minutes") is not None:
-        return 50
-    steps = said["steps"] if said.get("steps") is not None else said["images"] // said["batch"]
-    return min(100, steps // 20)
-
-
-def _fill(said: dict[str, Any], name: str, value: object) -> None:
-    said.setdefault(name, value)

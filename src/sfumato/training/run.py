@@ -12,20 +12,18 @@ and the model itself (see `folders.run`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
 from sfumato.card import Card, TrainingSettings, WeightsSettings, build
-from sfumato.conditions.schema import Wish
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
-from sfumato.errors import RunError
+from sfumato.errors import RunError, SettingsError
 from sfumato.files import Checkpoints, clean_temporaries, lock, read_json, write_json
 from sfumato.folders.default_sampler import keeping_sampler
 from sfumato.folders.run import save
@@ -35,20 +33,25 @@ from sfumato.records.schedules import describe_schedule, schedule_hash
 from sfumato.runs import Run
 from sfumato.schedules import Schedule
 from sfumato.training.crew import ALONE, Crew
-from sfumato.training.figures import write_grid, write_loss
+from sfumato.training.device import choose_device
+from sfumato.training.drawing import Drawing
+from sfumato.training.figures import write_loss
+from sfumato.training.judge import Judge
 from sfumato.training.learned_schedule import value_of
 from sfumato.training.logs import LOG, Log, Tracker, read_log, values
+from sfumato.training.preview import Preview
 from sfumato.training.recipes import RunSettings
 from sfumato.training.settings import Habits
+from sfumato.training.state import Counters
 from sfumato.training.step import TrainStep
 from sfumato.training.told import Told, fingerprint, told
 from sfumato.training.trainer import Training
 from sfumato.training.validation import HeldOut
 from sfumato.training.vault import Disk
 
-SETTINGS, ASKED = "settings.json", "asked.json"
-_COLUMNS = 8
-_SAMPLE_STEPS = 25
+SETTINGS = "settings.json"
+Judging = Callable[[Drawing, RunSettings], Judge]
+"""Makes the judge of a run's metrics (`evaluation.during.judging`)."""
 
 
 def check_folder(out: Path, settings: RunSettings, data: DataSet, restart: bool = False) -> bool:
@@ -88,9 +91,10 @@ class FolderRun:
         stop: Callable[[], bool] = lambda: False,
         trackers: Sequence[Tracker] = (),
         sample_share: float = 0.03,
+        judging: Judging | None = None,
     ) -> None:
         self.data, self.settings, self.out, self.crew = data, settings, out, crew
-        self.trackers, self.sample_share = tuple(trackers), sample_share
+        self.trackers = tuple(trackers)
         self.told = _told(settings, data, out, crew.leads)
         self.card = keeping_sampler(out, settings.card(data, self.told))
         train = settings.train
@@ -100,12 +104,22 @@ class FolderRun:
             batch = data.held_out(512)
             held = HeldOut(batch.images, self.told.telling.told(batch, train.seed))
         self.fingerprint = fingerprint(settings.wanted, data)
+        device = choose_device(habits.device, crew.local_rank)
+        model, text = build(self.card, train.seed).to(device), self.told.conditions.text
+        run = Run(out, self.card, model, device, "ema", "", text)
+        drawing = Drawing(run, data, self.told.telling, train.seed, crew, stop)
+        self.preview = Preview(drawing, sample_share)
+        if settings.metrics and judging is None:
+            raise SettingsError(
+                "metrics are found by a judge: give train_run judging=evaluation.during.judging()"
+            )
         self.training = Training(
-            build(self.card, train.seed),
+            model,
             Batches(data, train.seed, settings.augment, settings.balance),
             train,
             telling=self.told.telling,
             held=held,
+            judge=judging(drawing, settings) if judging is not None and settings.metrics else None,
             vault=Disk(checkpoints, train, self.fingerprint, crew.leads),
             habits=habits,
             crew=crew,
@@ -113,7 +127,6 @@ class FolderRun:
             objective=settings.objective(self.card),
             companions=settings.companions(self.card),
         )
-        self._sampled_at, self._sample_cost = time.monotonic(), 0.0
 
     @property
     def resumed(self) -> bool:
@@ -137,7 +150,8 @@ class FolderRun:
                     tracker.write(values(step), step.step)
                 if step.saved and step.step:
                     step = self._exported(step)
-                if step.step and not self.training.stopped and (step.last or self._time_to_sample(step)):
+                due = step.last or self.preview.due(step.images_per_second)
+                if step.step and not self.training.stopped and due:
                     self.picture(log)
                 yield step
             if self.training.stopped and self.training.counters.step:
@@ -154,98 +168,38 @@ class FolderRun:
 
     def export(self) -> Card:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""
-        c, state = self.training.counters, self.training.state
-        train = self.settings.train
-        average, schedule = self._averages()
+        average, schedule, c = self._chosen()
+        horizon, seed = self.training.state.ema.horizon, self.settings.train.seed
         moved: dict[str, object] = {}
         if isinstance(schedule, Learned):
             moved = {"schedule": describe_schedule(schedule), "schedule_hash": schedule_hash(schedule)}
         card = self.card.but(
             **moved,
-            weights=WeightsSettings(kind="ema", horizon=state.ema.horizon),
-            training=TrainingSettings(
-                images_seen=c.position, steps=c.step, seconds=c.seconds, seed=train.seed
-            ),
+            weights=WeightsSettings(kind="ema", horizon=horizon),
+            training=TrainingSettings(images_seen=c.position, steps=c.step, seconds=c.seconds, seed=seed),
         )
         text = self.told.conditions.text
         return save(self.out, self.training.model, card, average, keep_raw=True, text=text)
 
-    def _averages(self) -> tuple[dict[str, Tensor], Schedule]:
-        """The averaged weights and the schedule that they were trained on; those of the best look once a run
-        has stopped for want of a better one."""
-        schedule = self.training.model.schedule
-        state, trend = self.training.state, self.training.counters.trend
-        patience = self.settings.train.patience
-        if patience and trend.since >= patience and isinstance(self.training.vault, Disk):
-            best = self.training.vault.checkpoints.best()
-            if best is not None:
-                kept = self.training.vault.checkpoints.load(best)[0]
-                return kept["ema"], value_of(kept["schedule"]) if "schedule" in kept else schedule
-        return state.weights.named(state.average), schedule
-
-    def _time_to_sample(self, step: TrainStep) -> bool:
-        """The first grid's cost is guessed: a picture asked once costs a third of training on it."""
-        if not self.sample_share:
-            return False
-        speed = max(step.images_per_second, 1e-6)
-        cost = self._sample_cost or len(self._rows()) * _SAMPLE_STEPS / 3 / speed
-        return time.monotonic() - self._sampled_at > max(10.0, cost / self.sample_share)
-
-    def _rows(self) -> list[str | None]:
-        """The classes of a grid, one a picture: 4 rows or more with every class, as long as they are few."""
-        names: list[str | None] = list(self.card.classes or ())
-        if not names or self._tells_more:
-            return [None] * min(32, len(self.data.train))
-        return [names[i % len(names)] for i in range(len(names) * max(1, 40 // len(names)))][:64]
-
-    @property
-    def _tells_more(self) -> bool:
-        """Whether the model is told more than a class: a grid then shows what it makes of real wishes."""
-        card = self.card
-        return card.attributes is not None or card.text is not None or card.picture is not None
-
-    def _known(self, count: int) -> tuple[tuple[Wish, ...], Tensor | None]:
-        """What is known of held-out pictures, and of others where there are too few."""
-        rows = [*self.data.held.tolist(), *self.data.train.tolist()][:count]
-        return self.told.telling.known(self.data.take(rows), self.settings.train.seed)
+    def _chosen(self) -> tuple[dict[str, Tensor], Schedule, Counters]:
+        """The averaged weights, the schedule that they were trained on and how far that went. They are those
+        of the best look once a run has stopped for want of a better one, and at the end of a run whose best
+        is chosen by a metric."""
+        training, by = self.training, self.settings.train.best_by
+        done = training.looking.tired or (training.share >= 1 and by != "loss")
+        schedule = training.model.schedule
+        best = training.vault.checkpoints.best() if done and isinstance(training.vault, Disk) else None
+        if best is None or not isinstance(training.vault, Disk):
+            return training.state.weights.named(training.state.average), schedule, training.counters
+        kept, counters = training.vault.load(best)
+        return kept["ema"], value_of(kept["schedule"]) if "schedule" in kept else schedule, counters
 
     def picture(self, log: Log) -> None:
         """Draws a grid of samples with the averaged weights, and the loss so far; `stop` ends it early."""
-        began = time.monotonic()
-        images = self._samples()
-        if images is not None:
-            classes = len(self.card.classes or ())
-            path = self.out / "samples" / f"step-{self.training.counters.step:08d}.png"
-            write_grid(path, images, classes if 2 <= classes <= 16 else _COLUMNS)
+        with self.training.averaged():
+            self.preview.draw(self.training.counters.step)
         log.flush()
         write_loss(self.out / "loss.png", read_log(self.out / LOG))
-        self._sampled_at = time.monotonic()
-        self._sample_cost = self._sampled_at - began
-
-    def _samples(self) -> Tensor | None:
-        training, rows = self.training, self._rows()
-        text = self.told.conditions.text
-        run = Run(self.out, self.card, training.model, training.lesson.device, "ema", "", text)
-        asked: dict[str, Any] = {"classes": rows if self.card.classes else None}
-        picture: Tensor | None = None
-        if self._tells_more:
-            wishes, picture = self._known(len(rows))
-            (self.out / "samples").mkdir(exist_ok=True)
-            write_json(self.out / "samples" / ASKED, [asdict(wish) for wish in wishes])
-            several = {"classes": [w.label for w in wishes], "prompt": [w.prompt for w in wishes]}
-            asked = {**several, "set": [w.values for w in wishes]}
-        recipe = run.recipe(len(rows), **asked, steps=_SAMPLE_STEPS)
-        training.model.eval()
-        try:
-            with training.averaged():
-                x: Tensor | None = None
-                for step in run.walk(recipe, picture):
-                    if self.crew.size == 1 and training.stop():
-                        return None
-                    x = step.x
-                return x
-        finally:
-            training.model.train()
 
 
 def _told(settings: RunSettings, data: DataSet, out: Path, leads: bool) -> Told:
@@ -271,6 +225,7 @@ def train_run(
     stop: Callable[[], bool] = lambda: False,
     trackers: Callable[[], Sequence[Tracker]] = tuple,
     sample_share: float = 0.03,
+    judging: Judging | None = None,
     restart: bool = False,
 ) -> Iterator[TrainStep]:
     """Trains in the folder `out`, which is then a model to sample from, or goes on with the run that is
@@ -293,5 +248,6 @@ def train_run(
             stop=stop,
             trackers=trackers() if crew.leads else (),
             sample_share=sample_share,
+            judging=judging,
         )
         yield from run.steps()

@@ -33,9 +33,10 @@ class TrainSettings:
     0 for none. bound: the share of the
     variational bound beside the weighted loss, for a learned variance. huber: the c of a pseudo-Huber loss, 0
     for squares. averages: how many snapshots of two power averages are kept over the run, 0 for none.
-    validate: steps between two looks at the held-out pictures, 0 for never. patience: looks without a new
-    best before the run stops early, 0 for never. tolerance: bad (not finite) steps in a row before the run
-    rolls back.
+    validate: steps between two looks at the held-out pictures, 0 for never. metrics_every: images between two
+    looks at what the model draws (`judge.Judge`), 0 for never. best_by: the figure that says which look is
+    the best, "loss" (held-out) or one of the judge's. patience: such looks without a new best before the run
+    stops early, 0 for never. tolerance: bad (not finite) steps in a row before the run rolls back.
     """
 
     seed: int = 0
@@ -63,6 +64,8 @@ class TrainSettings:
     levels: str = "stratified"
     precision: str = "fp32"
     validate: int = 0
+    metrics_every: int = 0
+    best_by: str = "loss"
     patience: int = 0
     tolerance: int = 5
 
@@ -74,8 +77,8 @@ class TrainSettings:
         for name in ("batch", "accumulate", "tolerance"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        least0 = ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "patience")
-        for name in (*least0, "huber", "bound"):
+        least0 = ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "metrics_every")
+        for name in (*least0, "patience", "huber", "bound"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise SettingsError(
                     f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}"
@@ -86,12 +89,20 @@ class TrainSettings:
             raise SettingsError(f"--ema must be in [0, 1), not {self.ema}")
         if self.accumulate > self.batch:
             raise SettingsError(f"a batch of {self.batch} cannot be computed in {self.accumulate} parts")
-        if self.patience and not self.validate:
+        self._check_looks()
+        self._check_loss()
+        _ = self.budget, self.pace
+
+    def _check_looks(self) -> None:
+        """Raises SettingsError for a best that nobody looks for."""
+        if self.best_by == "loss" and self.patience and not self.validate:
             raise SettingsError(
                 "--patience needs --validate, the steps between two looks at held-out pictures"
             )
-        self._check_loss()
-        _ = self.budget, self.pace
+        if self.best_by != "loss" and not self.metrics_every:
+            raise SettingsError(
+                f"--best-by {self.best_by} needs --metrics-every, the images between two looks at samples"
+            )
 
     def _check_loss(self) -> None:
         """Raises SettingsError for parts of the loss that do not go together."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -26,7 +27,9 @@ class Counters:
 
     seconds: time spent training, over all sittings. skipped: steps left out because they were not finite,
     in_a_row of them just now. rolled_to: the step of the last roll-back, -1 without. snapshots: how many are
-    kept.
+    kept. trend: of the held-out loss. looked: the position at the last look of the judge, terms: what its
+    figures depend on, judged: how that went by which the best is chosen. unseen: the figures of a step whose
+    look was cut short; it is not complete.
     """
 
     step: int = 0
@@ -37,18 +40,21 @@ class Counters:
     rolled_to: int = -1
     snapshots: int = 0
     trend: Trend = field(default_factory=Trend)
+    looked: int = 0
+    terms: str = ""
+    judged: Trend = field(default_factory=Trend)
+    unseen: dict[str, float | int] | None = None
 
     def to_json(self) -> dict[str, object]:
-        out: dict[str, object] = {k: v for k, v in vars(self).items() if k != "trend"}
-        return out | {"trend": dict(vars(self.trend))}
+        return vars(self) | {"trend": dict(vars(self.trend)), "judged": dict(vars(self.judged))}
 
     @staticmethod
     def from_json(value: object) -> Counters:
         """Raises RunError if this is not what `to_json` wrote."""
         try:
             given = dict(cast(Mapping[str, object], value))
-            trend = Trend(**cast(dict, given.pop("trend")))
-            return Counters(**cast(dict, given), trend=trend)
+            trend, judged = (Trend(**cast(dict, given.pop(name, {}))) for name in ("trend", "judged"))
+            return Counters(**cast(dict, given), trend=trend, judged=judged)
         except (TypeError, ValueError, KeyError) as error:
             raise RunError(f"the checkpoint's counters are not readable ({error})") from None
 
@@ -81,6 +87,18 @@ class State:
             self.ema.follow(self.average, self.weights.vector, step - 1)
             for width, power in self._power.items():
                 power.follow(self.powers[width], self.weights.vector, step)
+
+    @contextmanager
+    def averaged(self) -> Generator[None, None, None]:
+        """Inside the block the model has its averaged weights and is in evaluation mode: for looks and
+        samples."""
+        was = self.module.training
+        self.module.eval()
+        try:
+            with self.weights.swapped(self.average):
+                yield
+        finally:
+            self.module.train(was)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything by name, as views: weights, ema, power-0.05, power-0.1, optimiser, buffers, and each

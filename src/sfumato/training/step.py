@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from sfumato.data.dataset import Batch
@@ -25,7 +25,8 @@ class TrainStep:
 
     step: updates made so far; images: samples used so far. loss: mean over the batch; grad_norm: before
     clipping. share: part of the budget used, 0 .. 1. skipped: nothing was learned, the numbers were not
-    finite. last: the run is over and saved. notices: sentences for people.
+    finite. last: the run is over and saved. figures: what the judge found, by name. best: no look so far was
+    better. notices: sentences for people.
     """
 
     step: int
@@ -40,7 +41,14 @@ class TrainStep:
     last: bool = False
     images_per_second: float = 0.0
     validation: Validation | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    best: bool = False
     notices: tuple[str, ...] = ()
+
+    def numbers(self) -> dict[str, float | int]:
+        """What was known of it before any look: `TrainStep(**numbers)` is that step again."""
+        names = ("step", "images", "loss", "grad_norm", "lr", "seconds", "share")
+        return {name: getattr(self, name) for name in names}
 
 
 def closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from itertools import count
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sfumato.data.dataset import Batch
-from sfumato.errors import RunError, SettingsError
+from sfumato.errors import SettingsError
 from sfumato.model import Model
 from sfumato.training import optimisers
 from sfumato.training.average import Ema, FlatWeights
@@ -22,17 +23,19 @@ from sfumato.training.companion import Companion, companions_in
 from sfumato.training.crew import ALONE, Crew, cut
 from sfumato.training.device import choose_device
 from sfumato.training.errors import TrainingError
+from sfumato.training.judge import Judge
 from sfumato.training.lesson import Lesson
 from sfumato.training.levels import Where
+from sfumato.training.looking import Looking, Sight
 from sfumato.training.objectives import Objective
+from sfumato.training.saving import Saving
 from sfumato.training.settings import Habits, TrainSettings
 from sfumato.training.state import Counters, State
 from sfumato.training.step import Stream, TrainStep, closable
 from sfumato.training.telling import Telling
-from sfumato.training.validation import HeldOut, Validation
+from sfumato.training.validation import HeldOut
 from sfumato.training.vault import Memory, Vault
 
-_MEMORY_EVERY, _SAVE_SHARE = 100, 0.015
 _RECOVERED = 100
 """Good steps after a roll-back until another one is allowed."""
 
@@ -42,9 +45,9 @@ class Training:
 
     The gradient of a step is a sum over the samples of its batch divided by the batch's size, whatever the
     number of parts and processes. `telling` is what the model is told of its samples. `held` is looked at
-    with the averaged weights. `stop` is asked between steps and between the parts of one: when it says True,
-    the state of the last whole step is saved and the run ends. A `vault` that has a state brings it back: the
-    run goes on from there.
+    with the averaged weights, and with them the model draws for its `judge`. `stop` is asked between steps
+    and between the parts of one: when it says True, the state of the last whole step is saved and the run
+    ends. A `vault` that has a state brings it back: the run goes on from there.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Training:
         *,
         telling: Telling = Telling(),  # noqa: B008 (frozen)
         held: HeldOut | None = None,
+        judge: Judge | None = None,
         vault: Vault | None = None,
         habits: Habits = Habits(),  # noqa: B008 (frozen)
         crew: Crew = ALONE,
@@ -68,7 +72,7 @@ class Training:
         device = choose_device(habits.device, crew.local_rank)
         self.model = model.to(device).train()
         self.stream, self.settings, self.habits, self.crew = stream, settings, habits, crew
-        self.held, self.stop, self.vault = held, stop, vault or Memory()
+        self.stop, self.vault = stop, vault or Memory()
         objective, where = objective or settings.objective(model.schedule), where or settings.where
         objective.check(model)
         drawn = (where,) if isinstance(where, Companion) else ()
@@ -93,9 +97,10 @@ class Training:
         self.counters.snapshots = min(self.counters.snapshots, settings.snapshots(self.share))
         crew.check_equal(weights.vector)
         self.stopped = False
+        self.looking = Looking(self.state, self.lesson, settings, held, judge, crew)
+        self.looking.begin(self.resumed)
+        self.saving = Saving(self.state, self.vault, settings, habits)
         self._earlier, self._began = self.counters.seconds, time.monotonic()
-        self._saved_at, self._save_cost = self._began, 0.0
-        self._saved_position = self.counters.position
 
     @property
     def counters(self) -> Counters:
@@ -109,15 +114,19 @@ class Training:
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside the block the model has its averaged weights: for samples and held-out pictures."""
-        return self.state.weights.swapped(self.state.average)
+        return self.state.averaged()
 
     def steps(self) -> Iterator[TrainStep]:
-        """Trains until the budget is used up, `stop` says so or the held-out loss has run out of patience.
+        """Trains until the budget is used up, `stop` says so or no look has been better for too long.
 
         Raises TrainingError when losses stay infinite after a roll-back, and whatever the data raises.
         """
         if not self.resumed:
-            self.save()
+            self.saving.save()
+        if self.counters.unseen is not None:
+            step = self._complete(TrainStep(**cast(dict[str, Any], self.counters.unseen)))
+            if step is not None:
+                yield step
         size, first = self.settings.batch, self.counters.position
         rates = deque([(time.monotonic(), first)], maxlen=20)
         cuts = cut(len(self.crew.share(range(size))), self.settings.accumulate)
@@ -133,22 +142,12 @@ class Training:
                 yield replace(step, images_per_second=(rates[-1][1] - rates[0][1]) / passed)
                 if step.last:
                     return
-        if self.counters.position != self._saved_position:
-            self.save()
-
-    def save(self) -> None:
-        """Keeps the state of the last whole step."""
-        began = time.monotonic()
-        self.vault.save(self.state)
-        self._saved_position, self._saved_at = self.counters.position, time.monotonic()
-        self._save_cost = self._saved_at - began
-
-    def _tired(self) -> bool:
-        return 0 < self.settings.patience <= self.counters.trend.since
+        if not self.saving.current:
+            self.saving.save()
 
     def _over(self) -> bool:
         self.stopped = self.stopped or (self.crew.size == 1 and self.stop())
-        return self.stopped or self._tired() or self.share >= 1
+        return self.stopped or self.looking.tired or self.share >= 1
 
     def _step(self, batches: Iterator[Batch], parts: int) -> TrainStep | None:
         """One step, None if `stop` came between its parts."""
@@ -170,7 +169,7 @@ class Training:
         c = self.counters
         took = time.monotonic() - began
         step = TrainStep(c.step, c.position, loss, norm, lr, took, self.share, not fine, notices=notices)
-        return self._aftermath(step)
+        return self._complete(step)
 
     def _gradient(self, batches: Iterator[Batch], parts: int) -> tuple[float, tuple[str, ...]] | None:
         """Adds up the gradients of this process's share; its loss and the names of its pictures."""
@@ -245,50 +244,27 @@ class Training:
             f"{self.settings.tolerance} such steps in a row: back to the state of step {back.step}",
         )
 
-    def _aftermath(self, step: TrainStep) -> TrainStep:
-        """Looks at held-out pictures, keeps averages and saves, where it is time for it."""
-        c, every, look, notices = self.counters, self.settings.validate, None, step.notices
-        due = every > 0 and (c.step % every == 0 or (self.share >= 1 and not self.stopped))
-        if due and self.held is not None and not step.skipped:
-            look, notices = self._look(self.held, notices)
-        kept, last = self.settings.snapshots(self.share), self._over()
-        best = look is not None and c.trend.since == 0
-        saved = last or best or self._time_to_save(step)
-        try:
-            if kept > c.snapshots and not step.skipped:
-                self.vault.keep_averages(self.state)
-                c.snapshots = kept
-            if saved:
-                self.save()
-                if best:
-                    self.vault.mark_best(c.step)
-        except RunError as error:  # a full disk may have room again: training need not end for it
-            if last:
-                raise
-            saved, notices = False, (*notices, f"not saved: {error}")
-        return replace(step, validation=look, notices=notices, saved=saved, last=last)
-
-    def _look(self, held: HeldOut, notices: tuple[str, ...]) -> tuple[Validation, tuple[str, ...]]:
+    def _complete(self, step: TrainStep) -> TrainStep | None:
+        """The step with what was seen after it, and saved where it is time for that. None if `stop` came
+        before all was seen: the state then says so, and a run that goes on completes the step first."""
         c = self.counters
-        with self.averaged():
-            look = held.look(self.lesson, self.settings.batch)
-        was_rising = c.trend.told
-        c.trend.see(c.step, look.loss)
-        if c.trend.told and not was_rising:
-            notices = (*notices, f"held-out loss has risen since step {c.trend.best_step}: overfitting")
-        if self._tired():
-            notices = (*notices, f"no better held-out loss since step {c.trend.best_step}: stopping early")
-        return look, notices
-
-    def _time_to_save(self, step: TrainStep) -> bool:
-        if step.skipped:
-            return False
-        if isinstance(self.vault, Memory):
-            return step.step % _MEMORY_EVERY == 0
-        if self.habits.save_every is not None:
-            return step.step % self.habits.save_every == 0
-        wait = max(60 * self.habits.save_minutes, self._save_cost / _SAVE_SHARE)
-        return time.monotonic() - self._saved_at > wait
+        sight = Sight() if step.skipped else self.looking.after(self.share >= 1 and not self.stopped)
+        if sight is None:
+            c.unseen, self.stopped = step.numbers(), True
+            return None
+        c.unseen = None
+        last = self._over()
+        saved, more = self.saving.after(step.skipped, self.share, last, sight.best)
+        notices = (*step.notices, *sight.notices, *more)
+        return replace(
+            step,
+            validation=sight.validation,
+            figures=sight.figures,
+            best=sight.best,
+            notices=notices,
+            saved=saved,
+            last=last,
+        )
 
 
 def fit(
@@ -298,6 +274,7 @@ def fit(
     *,
     telling: Telling = Telling(),  # noqa: B008 (frozen)
     held: HeldOut | None = None,
+    judge: Judge | None = None,
     vault: Vault | None = None,
     habits: Habits = Habits(),  # noqa: B008 (frozen)
     crew: Crew = ALONE,
@@ -317,6 +294,7 @@ def fit(
         settings,
         telling=telling,
         held=held,
+        judge=judge,
         vault=vault,
         habits=habits,
         crew=crew,

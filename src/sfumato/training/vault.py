@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 from torch import Tensor
 
 from sfumato.errors import RunError
-from sfumato.files import Checkpoints
+from sfumato.files import Checkpoint, Checkpoints
 from sfumato.training.average import Snapshot
 from sfumato.training.settings import TrainSettings
 from sfumato.training.snapshots import write_snapshot
@@ -100,12 +100,7 @@ class Disk:
         latest = self.checkpoints.latest()
         if latest is None:
             return False
-        tensors, said = self.checkpoints.load(latest)
-        if not isinstance(said, Mapping) or said.get("format") != 1:
-            raise RunError(
-                f"{latest.path}: made by another version of sfumato, which this one cannot continue"
-            )
-        known = cast(Mapping[str, object], said)
+        tensors, known = self._opened(latest)
         before = TrainSettings.from_json(cast(Mapping[str, object], known["settings"]))
         differs = before.differences(self.settings)
         if known["data"] != self.data:
@@ -117,3 +112,16 @@ class Disk:
             )
         state.restore(tensors, Counters.from_json(known["counters"]))
         return True
+
+    def load(self, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], Counters]:
+        """A checkpoint's tensors by group, and how far it had come. Raises RunError."""
+        tensors, known = self._opened(checkpoint)
+        return tensors, Counters.from_json(known["counters"])
+
+    def _opened(self, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], Mapping[str, object]]:
+        tensors, said = self.checkpoints.load(checkpoint)
+        if not isinstance(said, Mapping) or said.get("format") != 1:
+            raise RunError(
+                f"{checkpoint.path}: made by another version of sfumato, which this one cannot continue"
+            )
+        return tensors, cast(Mapping[str, object], said)

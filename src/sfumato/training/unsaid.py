@@ -1,0 +1,89 @@
+"""What a user does not say of a run, filled in from the data, the model and what is said; with reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sfumato.card import SamplerSettings
+from sfumato.networks import SIZES
+
+SAMPLES = 1000
+"""Pictures that a judge looks at."""
+_BATCHES = {"tiny": 64, "small": 64, "base": 64, "large": 32}
+_DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
+_LOOK_EVERY = 12_800
+"""Images between two looks at the held-out pictures: a look costs about as much as 170 images."""
+_PATIENCE = 20
+
+
+def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
+    """The batch, the learning rate and its warm-up, the average."""
+    reasons: list[str] = []
+    said.setdefault("batch", min(_BATCHES[model], max(8, images)))
+    if "lr" not in said:
+        said["lr"] = SIZES[model].learning_rate * math.sqrt(said["batch"] / _BATCHES[model])
+        reasons.append(
+            f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
+        )
+    said.setdefault("warmup", _warmup(said))
+    said.setdefault("ema", _DECAYS[model])
+    return reasons
+
+
+def loss(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """The loss, as the prediction, the schedule and what is learned beside want it."""
+    reasons: list[str] = []
+    if others.get("schedule") == "learned" and "weight" not in said:
+        said["weight"] = "bound"
+        reasons.append("weight bound: it is what a learned schedule is learned by")
+    said.setdefault("weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
+    if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
+        said["bound"] = 0.001
+        reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")
+    return reasons
+
+
+def looks(said: dict[str, Any], others: Mapping[str, Any], held: bool) -> list[str]:
+    """When the model is looked at, and how long it may go without becoming better."""
+    reasons = _metrics(said, others) if others.get("metrics") else []
+    by_loss = said.get("best_by", "loss") == "loss"
+    if held:
+        said.setdefault("validate", max(1, round(_LOOK_EVERY / said["batch"])))
+    else:
+        said["validate"] = 0
+        said["patience"] = 0 if by_loss else said.get("patience", _PATIENCE)
+        reasons.append(f"no validation{' and no early stopping' if by_loss else ''}: no picture is held out")
+    if said["validate"] or not by_loss:
+        said.setdefault("patience", _PATIENCE)
+    return reasons
+
+
+def _metrics(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """How often the judge looks: so seldom that drawing costs about a tenth of the time. To ask the model
+    once about a picture costs a third of training on it."""
+    samples, steps = others.get("metric_samples", SAMPLES), sampler(others).steps
+    cost = samples * steps / 3
+    said.setdefault("metrics_every", math.ceil(10 * cost / 1000) * 1000)
+    every, names = said["metrics_every"], ", ".join(others["metrics"])
+    return [
+        f"metrics {names} every {every:,} images: {samples:,} samples of {steps} steps cost about as much as "
+        f"training on {cost:,.0f} images ({cost / max(every, 1):.0%}), and then "
+        f"{others.get('extractor', 'lite0')} looks at each"
+    ]
+
+
+def sampler(others: Mapping[str, Any]) -> SamplerSettings:
+    """How a run draws where nobody says it."""
+    if others.get("learned_variance"):
+        return SamplerSettings(name="ddpm-learned", steps=50)
+    return SamplerSettings()
+
+
+def _warmup(said: Mapping[str, Any]) -> int:
+    """A twentieth of the run, at most 100 steps; 50 where its steps are not known beforehand."""
+    if said.get("minutes") is not None:
+        return 50
+    steps = said["steps"] if said.get("steps") is not None else said["images"] // said["batch"]
+    return min(100, steps // 20)
