@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sfumato.evaluation.record import Record
 from sfumato.reporting.stored import Stored
@@ -82,7 +82,7 @@ def real(record: Record) -> bool:
     return (record.value if record.high is None else record.high) >= low
 
 
-def figure(value: float, low: float | None = None, high: float | None = None) -> str:
+def figure(value: float | int, low: float | int | None = None, high: float | int | None = None) -> str:
     """A value with its interval, to the digits that a reader needs."""
     text = f"{value:.3g}"
     return text if low is None or high is None else f"{text} ({low:.3g} to {high:.3g})"
@@ -218,8 +218,8 @@ def _left_out(run: Stored) -> Iterator[Advice]:
             "most.",
             "sfumato train DATA --out RUN --balance 0",
         )  # fmt: skip
-    modes = found["modes"] or {"clusters": 0, "under_served": []}
-    missing = modes["under_served"]
+    modes: Mapping[str, Any] = found["modes"] or {}
+    missing: list[Figure] = modes.get("under_served", [])
     if missing:
         share = sum(one["due"] for one in missing)
         yield Advice(

@@ -15,7 +15,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 42
 MOST = 300
 """Points of a line; longer ones are averaged in pieces."""
 
-Point = tuple[float, float]
+Number = float | int
+Point = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def chart(lines: Sequence[Line], across: str, up: str, *, log: bool = False, hei
     )
 
 
-def whisker(value: float, low: float | None, high: float | None, span: Point, mark: Point | None) -> Markup:
+def whisker(
+    value: Number, low: Number | None, high: Number | None, span: Point, mark: Point | None
+) -> Markup:
     """One figure as a point on a line with its interval; `mark` is the baseline's interval, a band. span: the
     axis' ends."""
     width, height = 150, 18
@@ -100,7 +103,7 @@ def whisker(value: float, low: float | None, high: float | None, span: Point, ma
     )
 
 
-def ticks(low: float, high: float, about: int = 6) -> list[float]:
+def ticks(low: Number, high: Number, about: int = 6) -> list[float]:
     """Round numbers between two: 1, 2 or 5 times a power of ten apart."""
     span = high - low
     if not span > 0:
@@ -112,17 +115,17 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def powers(low: float, high: float) -> list[float]:
+def powers(low: Number, high: Number) -> list[float]:
     """The powers of ten between two; also 2 and 5 times them where there are few, and every so many of them
     where there are many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if last - first < 3 else (1,)
+    factors = (1, 2, 5) if high < 100 * low else (1,)
     stride = max(1, (last - first) // 6)
     marks = [f * 10.0**i for i in range(first, last + 1, stride) for f in factors]
     return [m for m in marks if low * 0.999 <= m <= high * 1.001] or [low, high]
 
 
-def number(value: float) -> str:
+def number(value: Number) -> str:
     """A short number for an axis: 20,000, 0.05, 1e-6."""
     if value == 0:
         return "0"
@@ -141,19 +144,21 @@ def _drawable(line: Line, log: bool) -> Line:
     return Line(line.name, pieces(points), line.colour, line.dashed, line.marked, line.faint)
 
 
-def _scale(low: float, high: float, to_low: float, to_high: float, log: bool) -> Callable[[float], float]:
+def _scale(
+    low: Number, high: Number, to_low: Number, to_high: Number, log: bool
+) -> Callable[[Number], float]:
     if log:
         low, high = math.log10(low), math.log10(high)
     span = high - low or 1.0
 
-    def at(value: float) -> float:
+    def at(value: Number) -> float:
         place = (math.log10(value) if log else value) - low
         return to_low + (to_high - to_low) * place / span
 
     return at
 
 
-def _drawn(line: Line, at_x: Callable[[float], float], at_y: Callable[[float], float], low: float) -> str:
+def _drawn(line: Line, at_x: Callable[[Number], float], at_y: Callable[[Number], float], low: Number) -> str:
     points = [(at_x(x), at_y(y)) for x, y in line.points]
     style = f"c{line.colour}{' dashed' if line.dashed else ''}{' faint' if line.faint else ''}"
     out = ""

@@ -40,17 +40,17 @@ class Energy:
         ]
 
 
-def estimate(seconds: float, watts: float | int | None = None) -> Energy:
+def estimate(seconds: float | int, watts: float | int | None = None) -> Energy:
     """The energy of so many seconds: seconds x watts / 3.6e6 kWh. Raises SettingsError for a power that
     cannot be."""
     if watts is not None and not 0 < watts < 1e7:
         raise SettingsError(f"--watts is the power of the machine, above 0, not {watts:g}")
     low, high = (LAPTOP, CARD) if watts is None else (watts * (1 - UNSURE), watts * (1 + UNSURE))
     each = seconds / 3.6e6
-    return Energy(seconds, None if watts is None else float(watts), each * low, each * high)
+    return Energy(float(seconds), None if watts is None else float(watts), each * low, each * high)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A time for people: 6 min 0 s, 3 h 12 min, 2 days 4 h."""
     whole = round(seconds)
     if whole < 60:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 BEGIN = "written by sfumato: what is between these marks is replaced"
 END = "end of what sfumato wrote"
 _HEAD = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _KEY = re.compile(r"[^\s#:][^:]*(?=\s*:)")
 
-Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
+Value = str | int | float | bool | None | list[Any] | dict[str, Any]
+"""What JSON holds."""
 
 
 def merged(text: str, head: Mapping[str, Value], body: str) -> str:

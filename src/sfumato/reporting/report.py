@@ -88,8 +88,8 @@ def report(run: Stored) -> str:
 
 def seconds(run: Stored) -> float:
     """How long it was trained."""
-    logged = sum(float(one.get("seconds", 0)) for one in run.log)
-    return run.card.training.seconds or logged
+    logged = sum(float(one.get("seconds", 0.0)) for one in run.log)
+    return run.card.training.seconds or float(logged)
 
 
 def _facts(run: Stored) -> Iterator[str]:

@@ -28,7 +28,7 @@ class Row:
     reached: bool
 
 
-def digits(value: float) -> str:
+def digits(value: float | int) -> str:
     """Four significant digits."""
     return f"{value:.4g}"
 

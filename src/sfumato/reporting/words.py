@@ -13,7 +13,7 @@ from sfumato.reporting.stored import Stored
 PREDICTIONS = {"epsilon": "the noise", "clean": "the picture", "x0": "the picture", "flow": "flow"}
 
 
-def count(value: float) -> str:
+def count(value: float | int) -> str:
     """A number of things for people: 740,000 or 9.1 million."""
     return f"{value / 1e6:.3g} million" if value >= 1e6 else f"{round(value):,}"
 
