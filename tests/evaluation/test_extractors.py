@@ -56,9 +56,12 @@ def test_the_network_is_the_published_one(side: int) -> None:
         assert torch.allclose(features, theirs.extract_features(x).mean((2, 3)), atol=1e-5)
 
 
-def test_pixels_reach_it_as_it_was_trained(extractor: Extractor) -> None:
-    """(pixel - 127) / 128 of whole numbers of 0 .. 255, at 224 x 224, where nothing is resized."""
-    pixels = torch.randint(0, 256, (1, 3, 224, 224), generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize(("name", "side"), lite0.SIDES.items())
+def test_pixels_reach_it_as_it_was_trained(name: str, side: int) -> None:
+    """(pixel - 127) / 128 of whole numbers of 0 .. 255, at its side, where nothing is resized."""
+    extractor = open_extractor(name)
+    assert extractor.resize == f"bicubic, antialiased, to {side} x {side}"
+    pixels = torch.randint(0, 256, (1, 3, side, side), generator=torch.Generator().manual_seed(2))
     network = EfficientNetLite0()
     network.load_state_dict(read_weights(lite0.weights_file()))
     with torch.inference_mode():
@@ -115,7 +118,9 @@ def test_weights_that_give_nan_are_not_usable() -> None:
 
 
 def test_each_wrong_wish_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="there is no extractor 'vgg': choose one of lite0, inception"):
+    with pytest.raises(
+        SettingsError, match="there is no extractor 'vgg': choose one of lite0, lite0-224, inc"
+    ):
         open_extractor("vgg")
     for name in ("clip", "dinov2"):
         assert name in EXTRACTORS
@@ -126,9 +131,7 @@ def test_each_wrong_wish_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ModelFileError, match=r"cannot be opened"):
         open_extractor("lite0", tmp_path / "nowhere.pth")
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(
-        ModelFileError, match=r"EfficientNetLite0, _conv_stem\.weight is missing"
-    ):
+    with pytest.raises(ModelFileError, match=r"EfficientNetLite0, _conv_stem\.weight is missing"):
         open_extractor("lite0", tmp_path / "other.pth")
     (tmp_path / "x-00000000.pth").write_bytes((tmp_path / "other.pth").read_bytes())
     with pytest.raises(ModelFileError, match="does not begin with 00000000"):

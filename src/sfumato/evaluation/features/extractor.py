@@ -11,7 +11,7 @@ from sfumato.errors import SettingsError
 from sfumato.evaluation.features.clip import clip
 from sfumato.evaluation.features.dino import dino
 from sfumato.evaluation.features.inception import RESIZES, inception
-from sfumato.evaluation.features.lite0 import lite0
+from sfumato.evaluation.features.lite0 import SIDES, lite0
 from sfumato.evaluation.features.seen import Extractor, Features
 
 __all__ = ["EXTRACTORS", "Extractor", "Features", "open_extractor"]
@@ -21,21 +21,21 @@ FOLDERS: dict[str, tuple[str, Callable[[Path, torch.device], Extractor]]] = {
     "dinov2": ("a DINOv2 of transformers", dino),
 }
 """Extractors that need a folder: what it holds."""
-EXTRACTORS = ("lite0", *RESIZES, *FOLDERS)
+EXTRACTORS = (*SIDES, *RESIZES, *FOLDERS)
 
 
 def open_extractor(
     name: str = "lite0", weights: Path | str | None = None, device: torch.device | str = "cpu"
 ) -> Extractor:
-    """The extractor of this name: lite0, inception, inception-tensorflow, inception-clean, clip or dinov2.
+    """The extractor of this name, one of `EXTRACTORS`.
 
     weights: a file for lite0 and Inception, where those that are found are not meant; a folder for clip and
     dinov2. Raises SettingsError for an unknown name or where there are no weights, ModelFileError for weights
     that do not fit: one sentence that says what to do.
     """
     where, given = torch.device(device), None if weights is None else Path(weights)
-    if name == "lite0":
-        return lite0(given, where)
+    if name in SIDES:
+        return lite0(name, given, where)
     if name in RESIZES:
         return inception(name, given, where)
     if name not in FOLDERS:
