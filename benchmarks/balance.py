@@ -1,12 +1,12 @@
 """A model of unbalanced data, and what balanced sampling does about it.
 
-    python benchmarks/balance.py [--minutes 5 --classifier-minutes 2 -n 1000 --each 50 --home FOLDER]
+    python benchmarks/balance.py runs/digits [--minutes 9 --classifier-minutes 9 -n 400 --each 30 --home DIR]
 
-Of the digits 0 to 4 one in ten is kept, of 5 to 9 all. Three ways to draw digits without asking for a class:
-a run trained on these data that is told no classes; the same with `sfumato sample --balanced`, by a
-classifier that was trained on the same data; and another run trained with `--balance 0`. What was drawn is
-judged by a classifier of its own, trained on all digits, whose errors are taken out of the shares. --home: a
-folder where what was trained is kept and found again.
+Of the digits 0 to 4 one in ten is kept, of 5 to 9 all. The run is trained on with these, told no classes, and
+a classifier of noisy pictures is trained on them. Then digits are drawn without asking for a class, and by
+`sfumato sample --class none --balanced`. What was drawn is judged by another classifier, trained on what an
+extractor sees in all digits, whose errors are taken out (`evaluation.groups`). --home: a folder where what
+was trained is kept and found again.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from digits import train_judge
-from torch import Tensor, nn
+from novelty import gone_on
+from torch import Tensor
 
 import sfumato
 from sfumato.data.bundled import digits_path
 from sfumato.data.prepare import prepare
 from sfumato.evaluation.balanced import balanced
-from sfumato.evaluation.judge import confusion, corrected
+from sfumato.evaluation.features.extractor import open_extractor
+from sfumato.evaluation.features.store import default_cache, features_of
+from sfumato.evaluation.groups import Grouping, compare
+from sfumato.evaluation.sets import PictureSet, of_dataset, of_tensor
 from sfumato.evaluation.shares import Share
 from sfumato.noise import permutation
 
@@ -34,75 +37,66 @@ RARE = 5
 
 
 def unbalanced(path: Path) -> None:
-    """Digits of which 0 to 4 are rare, as an .npz file."""
+    """Digits of which 0 to 4 are rare, as an .npz file, and beside it the same without their classes."""
     with np.load(digits_path()) as held:
         images, labels = held["images"], held["labels"]
     rows = permutation(len(labels), "balance").numpy()
     rare = labels[rows] < RARE
     kept = np.concatenate([rows[~rare], rows[rare][: rare.sum() // 10]])
     np.savez(path, images=images[kept], labels=labels[kept])
+    np.savez(path.with_name(f"plain-{path.name}"), images=images[kept])
 
 
-def command(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "sfumato", *map(str, words)], check=True)
-
-
-@torch.no_grad()
-def judged(net: nn.Module, pictures: Tensor) -> Tensor:
-    return torch.cat([net(part) for part in pictures.split(256)]).argmax(1)
-
-
-def row(name: str, classes: Tensor, errors: Tensor) -> None:
-    """Shares of 0 .. 4 together with their interval, of each class, and the distance from equal ones."""
-    counts = torch.bincount(classes, minlength=10)
-    shares = corrected(counts, errors)
-    rare = Share(int(counts[:RARE].sum()), int(counts.sum()))
-    each = ", ".join(f"{100 * float(share):.1f}" for share in shares)
-    distance = float((shares - 0.1).abs().sum() / 2)
-    print(f"| {name} | {rare} | {each} | {distance:.3f} |", flush=True)
+def prepared(run: Path, home: Path, minutes: float, classifier_minutes: float) -> Path:
+    """The run trained on with unbalanced digits, and its classifier."""
+    data, out = home / "unbalanced.npz", home / "run"
+    if not data.exists():
+        unbalanced(data)
+    if not out.exists():
+        gone_on(run, home / "plain-unbalanced.npz", out, minutes, batch=32, lr=1e-3)
+    if not (out / "classifier").exists():
+        words = ["train-classifier", str(out), str(data), "--minutes", str(classifier_minutes)]
+        subprocess.run([sys.executable, "-m", "sfumato", *words], check=True)
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--classifier-minutes", type=float, default=2.0)
-    parser.add_argument("-n", type=int, default=1000)
-    parser.add_argument("--each", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--classifier-minutes", type=float, default=9.0)
+    parser.add_argument("-n", type=int, default=400)
+    parser.add_argument("--each", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--home", type=Path)
     options = parser.parse_args()
     home: Path = options.home or Path(tempfile.mkdtemp())
     home.mkdir(parents=True, exist_ok=True)
-    data, plain, even = home / "unbalanced.npz", home / "plain", home / "even"
-    if not data.exists():
-        unbalanced(data)
-    for run, words in ((plain, ()), (even, ("--balance", 0))):
-        length = ("--minutes", options.minutes, "--sample-share", 0)
-        command("train", data, "--out", run, "--no-classes", *length, *words)
-    if not (plain / "classifier").exists():
-        command("train-classifier", plain, data, "--minutes", options.classifier_minutes)
-    net, accuracy = train_judge()
-    digits = prepare("digits", hold_out=0.0)
-    test = permutation(len(digits), 0, "judge", "split")[len(digits) * 9 // 10 :].numpy()
-    batch = digits.take(test)
-    assert batch.classes is not None
-    errors = confusion(batch.classes, judged(net, batch.images), 10)
-    print(f"the judge knows {accuracy:.2%} of the real digits it has not seen\n")
-    print("| | share of 0 to 4 | of each, % | distance from equal |\n|---|---|---|---|")
-    row("training data", torch.from_numpy(np.load(data)["labels"].astype(np.int64)), torch.eye(10).double())
-    drawn = {"samples": plain, "samples of a run trained with `--balance 0`": even}
-    for name, run in drawn.items():
-        row(name, judged(net, sfumato.load(run).sample(options.n, steps=options.steps, seed=10_000)), errors)
-    run = sfumato.load(plain)
-    found = balanced(run, run.recipe(1, steps=options.steps, seed=50_000), options.each)
-    said = judged(net, run.make(found.recipe))
-    row("`--balanced`", said, errors)
-    right = Share(int((said == torch.tensor(found.classes)).sum()), len(said))
-    print(f"\nof the balanced ones the judge agrees about {right}")
+    run = sfumato.load(prepared(options.run, home, options.minutes, options.classifier_minutes))
+    extractor, data = open_extractor(), prepare("digits")
+    train, held = of_dataset(data, data.train), of_dataset(data, data.held)
+    known, new = (features_of(one, extractor, cache=default_cache()).pooled for one in (train, held))
+    grouping = Grouping("digit", data.label_names, torch.tensor(train.classes), torch.tensor(held.classes))
+
+    def judged(name: str, pictures: PictureSet) -> None:
+        seen = features_of(pictures, extractor, cache=default_cache()).pooled
+        print(f"\n{name}")
+        for line in compare(grouping, known, new, seen).lines():
+            print(f"  {line}", flush=True)
+
+    with np.load(home / "unbalanced.npz") as file:
+        rare = Share(int((file["labels"] < RARE).sum()), len(file["labels"]))
+    print(f"0 to 4 among the training pictures: {rare.value:.1%}, {rare.value / RARE:.1%} each")
+    none = [None] * options.n
+    drawn: Tensor = run.sample(classes=none, guidance=1, steps=options.steps, seed=10_000)
+    judged("as drawn", of_tensor(drawn, "as drawn"))
+    recipe = run.recipe(classes=[None], guidance=1, steps=options.steps, seed=50_000)
+    found = balanced(run, recipe, options.each)
     for line in found.lines():
         print(line)
+    judged("balanced", of_tensor(run.make(found.recipe), "balanced"))
 
 
 if __name__ == "__main__":

@@ -96,9 +96,13 @@ def test_as_many_new_pictures_as_said_are_below_the_limit() -> None:
 
 
 def test_doubles_among_the_training_pictures_hide_nothing() -> None:
-    """Each of 60 pictures 10 times: the nearest and the next are copies alike."""
-    train = torch.cat([TRAIN[:60]] * 10)
+    """Each of 60 pictures 10 times, and 5 more with a little noise: the nearest and the next are copies."""
+    near = [copies(TRAIN[:60], 0.02, f"double {i}") for i in range(5)]
+    train = torch.cat([TRAIN[:60]] * 10 + near)
     found = look(copies(TRAIN[:60], 0.02, "old"), train)
+    assert found.sets[1][2] == 900
+    assert found.pixels.neighbour == 10
+    assert {*(found.pixels.nearest % 60 - torch.arange(60)).tolist()} == {0}
     assert found.pixels.flagged
     assert found.pixels.near.count > 55
 
