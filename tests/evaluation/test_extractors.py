@@ -124,7 +124,7 @@ def test_each_wrong_wish_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         open_extractor("vgg")
     for name in ("clip", "dinov2"):
         assert name in EXTRACTORS
-        with pytest.raises(SettingsError, match=f"{name} needs a folder, .* --weights"):
+        with pytest.raises(SettingsError, match=f"{name} needs a folder, .* give its path"):
             open_extractor(name)
         with pytest.raises(ModelFileError, match=r"no CLIP here|no such folder"):
             open_extractor(name, tmp_path / "nowhere")

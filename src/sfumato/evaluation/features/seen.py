@@ -64,13 +64,14 @@ class Looking:
     device: torch.device
 
     def __call__(self, images: Tensor) -> Features:
-        """What the network sees, a few pictures at a time; without gradient. Raises SettingsError for NaN."""
+        """What the network sees, a few pictures at a time; without gradient, and on a GPU with whole float32
+        numbers. Raises SettingsError for NaN."""
         if images.ndim != 4 or not len(images):
             raise SettingsError(
                 f"pictures of shape {tuple(images.shape)} have no features: give (n, C, H, W)"
             )
         at_once = ON_CPU if self.device.type == "cpu" else ON_DEVICE
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             parts = [self.look(part.to(self.device, torch.float32)) for part in images.split(at_once)]
         seen = joined([_on_cpu(part) for part in parts])  # outside: tensors that others may learn from
         for one in seen:
