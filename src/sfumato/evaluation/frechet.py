@@ -91,18 +91,21 @@ def _error(*influences: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Root:
-    """A of C = A^T A, (r, D), its rows orthogonal, and its pseudo-inverse (D, r)."""
+    """A of C = A^T A, (r, D), its rows orthogonal, and its pseudo-inverse (D, r). bessel: n / (n - 1), what C
+    is larger by than the mean of squares."""
 
     mean: Tensor
     root: Tensor
     inverse: Tensor
+    bessel: float
 
     @staticmethod
     def of(found: Moments) -> _Root:
         values, vectors = torch.linalg.eigh(found.covariance)
         first = max(len(values) - found.count + 1, int((values <= RANK * values[-1]).sum()))
         scale, vectors = values[first:].sqrt(), vectors[:, first:]
-        return _Root(found.mean, (vectors * scale).T, vectors / scale)
+        bessel = found.count / (found.count - 1)
+        return _Root(found.mean, (vectors * scale).T, vectors / scale, bessel)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class _Pair:
         parts: list[Tensor] = []
         for rows in in_blocks(features):
             x = rows - own.mean
-            parts.append(2 * x @ apart + x.square().sum(1) - (x @ columns).square().sum(1))
+            spread = x.square().sum(1) - (x @ columns).square().sum(1)
+            parts.append(2 * x @ apart + spread * own.bessel)
         found = torch.cat(parts)
         return found - found.mean()
