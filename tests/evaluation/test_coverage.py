@@ -253,6 +253,9 @@ def test_a_look_at_pictures_tells_classes_and_modes() -> None:
     asked = coverage.look(a_set(images, "samples", classes=which, class_names=names), *sets, extractor())
     assert asked.groups[0].due == "what was asked for"
     assert not asked.under
+    alone = coverage.look(a_set(images, "samples"), sets[0], sets[0].take([]), extractor())
+    assert alone.under == ("class dark",)
+    assert alone.groups[0].accuracy.of == 120
     few = coverage.look(a_set(images[:15], "few"), *sets, extractor())
     assert not few.groups
     assert few.modes is None

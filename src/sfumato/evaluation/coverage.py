@@ -72,14 +72,19 @@ def look(
 
     Classes are those of the pictures, where they have any; of samples that were asked for by class the shares
     asked for are due, of others those of the training data. What too few pictures are there for is a note.
-    Raises SettingsError where groupings are not of these pictures.
+    Without held-out pictures `held` is empty. Raises SettingsError where groupings are not of these pictures.
     """
     for one in groupings:
         if (len(one.train), len(one.held)) != (train.count, held.count):
             raise SettingsError(
                 f"{one.name}: sorts other pictures than {train.name}: give those of this data"
             )
-    seen = [features_of(one, extractor, batch, cache, progress).pooled for one in (train, held, samples)]
+    seen = [
+        features_of(one, extractor, batch, cache, progress).pooled
+        if one.count
+        else torch.empty(0, extractor.width)
+        for one in (train, held, samples)
+    ]
     found: list[Groups] = []
     notes: list[str] = []
     classes = _classes(train, held)
@@ -109,7 +114,9 @@ def _classes(train: PictureSet, held: PictureSet) -> Grouping | None:
         return None
     held_classes = held.classes if held.class_names == train.class_names else None
     known = (-1,) * held.count if held_classes is None else held_classes
-    return Grouping("class", train.class_names, torch.tensor(train.classes), torch.tensor(known))
+    return Grouping(
+        "class", train.class_names, torch.tensor(train.classes), torch.tensor(known, dtype=torch.int64)
+    )
 
 
 def _asked(samples: PictureSet, classes: Grouping) -> Tensor | None:

@@ -6,6 +6,7 @@ doubt, the samples' number and the judge's, is in the intervals.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sfumato.conditions import columns
-from sfumato.conditions.attributes import Choice, Labels
+from sfumato.conditions.attributes import Choice, Labels, Value
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
 from sfumato.evaluation.draws import again, drawn, plausible
@@ -32,6 +33,7 @@ MOST = 20_000
 EACH = 10
 """So many samples, and training pictures, a group on average are the fewest."""
 _LISTED = 20
+_LABELS = 40
 _NUMBERS = 1 << 22
 
 
@@ -48,7 +50,8 @@ class Grouping:
 
 def groupings(data: DataSet) -> tuple[Grouping, ...]:
     """The ways that a data set's own tables sort it, for its `train` and `held` rows: each column that is a
-    choice, and of columns of labels each label, with it or without. (Classes come with the pictures.)"""
+    choice, and of columns of labels each label, with it or without, the 40 commonest. (Classes come with the
+    pictures.)"""
     found: list[Grouping] = []
     for name, kind in columns.offered(data.columns).items():
         if kind == "number":
@@ -61,10 +64,17 @@ def groupings(data: DataSet) -> tuple[Grouping, ...]:
             sorted_ = np.array([-1 if value is None else place[str(value)] for value in values])
             found.append(_grouping(name, item.options, sorted_, data))
         elif isinstance(item, Labels):
-            for option in item.options:
+            for option in _commonest(item.options, values):
                 held = [-1 if not isinstance(value, tuple) else int(option in value) for value in values]
                 found.append(_grouping(f"{name}: {option}", ("without", "with"), np.array(held), data))
     return tuple(found)
+
+
+def _commonest(options: Sequence[str], values: Sequence[Value | None]) -> list[str]:
+    """The labels that most pictures have, in their own order."""
+    counts = Counter(label for value in values if isinstance(value, tuple) for label in value)
+    kept = {label for label, n in counts.most_common(_LABELS) if n >= EACH}
+    return [option for option in options if option in kept]
 
 
 def _grouping(name: str, options: tuple[str, ...], sorted_: np.ndarray, data: DataSet) -> Grouping:
