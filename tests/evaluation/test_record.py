@@ -137,6 +137,7 @@ def test_titles_say_by_whose_eyes() -> None:
         ("kid", "lite0"): "KID-lite0",
         ("fid", "inception"): "FID",
         ("fid", "clip"): "FD-clip",
+        ("fid", "inception-clean"): "FID-clean",
         ("fid-infinity", "dinov2"): "FD-infinity-dinov2",
         ("sfid", "lite0"): "sFD-lite0",
         ("clip-score", "clip"): "CLIP score",

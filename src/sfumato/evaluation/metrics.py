@@ -34,7 +34,7 @@ def check(names: Sequence[str], real: int, generated: int, width: int = 0) -> No
 
 def _metric(name: str) -> Metric:
     if name not in METRICS:
-        raise SettingsError(f"--metric is one of {', '.join(METRICS)}, not {name!r}")
+        raise SettingsError(f"there is no metric {name!r}: choose from {', '.join(METRICS)}")
     return METRICS[name]
 
 

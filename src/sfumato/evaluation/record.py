@@ -20,8 +20,8 @@ from sfumato.records.schedules import Part
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Setting = bool | int | float | str
-FEATURES_OF_INCEPTION = "inception"
-"""The extractor that FID and KID were published with; by any other they carry its name."""
+PUBLISHED = "inception"
+"""The extractor that FID and KID were published with, and the beginning of its variants' names."""
 TITLES = {
     "fid": "FID",
     "fid-infinity": "FID-infinity",
@@ -59,10 +59,13 @@ class Terms(Part):
 
     @property
     def title(self) -> str:
-        """The metric's name for people; by another extractor than the published one it says which."""
+        """The metric's name for people, with the extractor's where that is not the published one: KID-lite0,
+        FD-clip (the distance is Inception's FID by nobody else's eyes), FID-clean."""
         title = TITLES.get(self.metric, self.metric)
-        if self.extractor == FEATURES_OF_INCEPTION or self.metric == "clip-score":
+        if self.metric == "clip-score":
             return title
+        if self.extractor.startswith(PUBLISHED):
+            return title + self.extractor.removeprefix(PUBLISHED)
         return f"{title.replace('FID', 'FD')}-{self.extractor}"
 
 
