@@ -186,7 +186,7 @@ class Measures:
         rows = data.train[permutation(len(data.train), "families", "real").numpy()]
         self.real, other = data.images(rows[:drawn]), data.images(rows[drawn : 2 * drawn])
         self.features, logits = self.seen(self.real)
-        self.scale = self.features.std()
+        self.scale = self.features.square().mean().sqrt()  # features of size 1 are what KID's kernel is for
         self.shares = torch.bincount(logits.argmax(1), minlength=10) / len(logits)
         self.best = self.of(other)
 
@@ -292,8 +292,7 @@ def main() -> None:
 
 
 def _row(found: Mapping[str, Any]) -> str:
-    value, low, high = (1e3 * one for one in found["KID"])
-    told = f"KID x 1000 {value:.2f} ({low:.2f} to {high:.2f})"
+    told = "KID {:.4f} ({:.4f} to {:.4f})".format(*found["KID"])
     if "FD" not in found:
         return told
     rest = "  ".join(f"{name} {found[name][0]:.3f}" for name in ("FD", *SHARES))
@@ -315,7 +314,7 @@ def _table(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
     line("M parameters", lambda one: one["M"], ".2f")
     line("steps", lambda one: one["steps"], ",.0f")
-    line("KID x 1000", lambda one: 1e3 * one["KID"][0], ".2f")
+    line("KID", lambda one: one["KID"][0], ".4f")
     line("Frechet distance", lambda one: one["FD"][0], ".3f")
     for name in SHARES:
         line(name, lambda one, name=name: one[name][0], ".3f")
@@ -325,12 +324,10 @@ def _table(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     line("exploded steps", lambda one: one["exploded"], ".0f")
     for name in names:
         curves = [
-            " -> ".join(
-                f"{1e3 * one['KID'][0]:.2f}" for one in found if one["family"] == name and one["seed"] == s
-            )
+            " -> ".join(f"{one['KID'][0]:.4f}" for one in found if one["family"] == name and one["seed"] == s)
             for s in sorted({one["seed"] for one in found})
         ]
-        out.append(f"KID x 1000 of {name} by thirds of the time: {'; '.join(curves)}")
+        out.append(f"KID of {name} by thirds of the time: {'; '.join(curves)}")
     return "\n".join(out)
 
 

@@ -69,38 +69,36 @@ class Looking:
     def after(self, over: bool) -> Sight | None:
         """What is to be seen after a good step; `over`: it is the last one of the budget. None where the
         judge was asked to stop: the step is then not complete."""
-        sight = Sight()
-        c, settings = self.state.counters, self.settings
-        asks = self.judge is not None and settings.metrics_every > 0
-        if asks and (over or c.position // settings.metrics_every > c.looked // settings.metrics_every):
-            seen = self._judged()
+        c, every, validate = self.state.counters, self.settings.metrics_every, self.settings.validate
+        judged, validated = Sight(), Sight()
+        if self.judge is not None and every and (over or c.position // every > c.looked // every):
+            seen = self._judged(self.judge)
             if seen is None:
                 return None
-            sight = seen
-        if settings.validate and (over or c.step % settings.validate == 0) and self.held is not None:
-            seen = self._validated(self.held)
-            sight = Sight(
-                seen.validation, sight.figures, (*seen.notices, *sight.notices), seen.best or sight.best
-            )
-        return sight
+            judged = seen
+        if self.held is not None and validate and (over or c.step % validate == 0):
+            validated = self._validated(self.held)
+        notices = (*validated.notices, *judged.notices)
+        return Sight(validated.validation, judged.figures, notices, validated.best or judged.best)
 
-    def _judged(self) -> Sight | None:
-        assert self.judge is not None
+    def _judged(self, judge: Judge) -> Sight | None:
         c, by = self.state.counters, self.settings.best_by
         with torch.no_grad(), self.state.averaged():
-            figures = self.judge.look()
+            figures = judge.look()
         if figures is None:
             return None
         figures = self._agreed(figures)
         c.looked = c.position
         if by not in figures:
             return Sight(figures=figures)
-        c.judged.see(c.step, -figures[by] if self.judge.rising[by] else figures[by])
+        c.judged.see(c.step, -figures[by] if judge.rising[by] else figures[by])
         tired = (f"no better {by} since step {c.judged.best_step}: stopping early",) if self.tired else ()
         return Sight(figures=figures, notices=tired, best=c.judged.since == 0)
 
     def _agreed(self, figures: Mapping[str, float]) -> Mapping[str, float]:
         """The leader's figures: what the processes decide by must be the same to the last bit."""
+        if self.crew.size == 1:
+            return figures
         mine = torch.tensor([*figures.values()], dtype=torch.float64, device=self.lesson.device)
         mine = mine if self.crew.leads else torch.zeros_like(mine)
         self.crew.sum([mine])

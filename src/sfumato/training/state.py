@@ -46,7 +46,7 @@ class Counters:
     unseen: dict[str, float | int] | None = None
 
     def to_json(self) -> dict[str, object]:
-        return vars(self) | {"trend": dict(vars(self.trend)), "judged": dict(vars(self.judged))}
+        return {**vars(self), "trend": dict(vars(self.trend)), "judged": dict(vars(self.judged))}
 
     @staticmethod
     def from_json(value: object) -> Counters:
