@@ -208,10 +208,11 @@ def test_the_command_writes_what_python_gives(
     last = grid[:64:8, -64::8, 0]  # eight times enlarged
     assert np.array_equal(last, ((pictures.x0[0, 0] + 1) * 127.5).round().numpy().astype(np.uint8))
     assert decode(tmp_path / "new" / "folder" / "rate-distortion.png").array.std() > 1
-    assert lines[-3:] == [
-        str(tmp_path / "new" / "folder" / name)
-        for name in ("rate-distortion.json", "rate-distortion.png", "progressive.png")
+    names = ("rate-distortion.json", "rate-distortion.png", "progressive.png", "report.html")
+    assert [line for line in lines if line.startswith(str(tmp_path)) and "likelihood" not in line] == [
+        str(tmp_path / "new" / "folder" / name) for name in names
     ]
+    assert not (home / "own" / "README.md").exists()  # the card goes with the run's own evaluation
 
 
 def test_a_curve_is_in_continuous_time_and_files_go_into_the_run(
@@ -242,7 +243,17 @@ def test_a_process_of_one_level_is_measured_too(
 
 OWN, PETS = "{home}/own", "{home}/pets"
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "nothing asked": ([OWN, PETS], "--nll"),
+    "metric": ([OWN, PETS, "--metrics", "kid,nice"], "--metrics are some of kid, fid"),
+    "no metric": ([OWN, PETS, "--metrics", ","], "--metrics names none"),
+    "too few for a metric": ([OWN, PETS, "--metrics", "kid", "-n", "60"], "kid needs at least 50 real"),
+    "too few samples": ([OWN, PETS, "--metrics", "kid", "-n", "3"], "kid needs at least 50 generated"),
+    "other classes": ([OWN, "{home}/others", "--loss"], "its classes are not those"),
+    "features": ([OWN, PETS, "--novelty", "--features", "eyes"], "choose one of lite0"),
+    "no weights": ([OWN, PETS, "--novelty", "--features", "clip"], "--features-weights"),
+    "resize": ([OWN, PETS, "--loss", "--resize", "squash"], "--resize is one of"),
+    "watts": ([OWN, PETS, "--loss", "--watts", "0"], "--watts is the power"),
+    "a folder's likelihood": ([PETS, PETS, "--nll"], "is a folder of pictures and no run"),
+    "sizes": (["{home}/large", PETS, "--metrics", "kid"], "bring both to one size with --size"),
     "no run": (["{home}/nothing", PETS, "--nll"], "no such folder"),
     "no data": ([OWN, "{home}/nothing", "--nll"], "there is no"),
     "no pictures": ([OWN, "{home}/empty", "--nll"], "no pictures"),

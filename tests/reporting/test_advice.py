@@ -124,6 +124,9 @@ def test_classes_and_kinds_that_are_left_out_are_named() -> None:
     assert "asked for of" in said(but(coverage=records.coverage(("ox",), "what was asked for")), "left-out")
     assert "too few of 3, which are 6.0%" in said(but(coverage=records.coverage(modes=3)), "left-out")
     assert kinds(but(coverage=records.coverage(modes=None)))["left-out"] == "good"
+    few = records.coverage()
+    few["modes"] |= {"reached": 80}
+    assert "it makes 80; as many training pictures reach 99.1" in said(but(coverage=few), "left-out")
 
 
 def test_little_data_and_none_held_out_are_told() -> None:
@@ -137,7 +140,7 @@ def test_warnings_of_records_are_told_once_with_their_metrics() -> None:
         for name in ("fid", "sfid")
     ]
     run = records.run(records=(*records.run().records, *two))
-    assert [one.says for one in advice(run) if one.rule == "record"] == ["FD-lite0, sFD-lite0: few pictures"]
+    assert [one.says for one in advice(run) if one.rule == "record"] == ["FD-lite0, sFD-lite0: few pictures."]
 
 
 def test_what_was_not_measured_is_asked_for_and_not_guessed() -> None:

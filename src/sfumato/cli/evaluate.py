@@ -100,7 +100,7 @@ def evaluate(
     estimate(0.0, watts)  # a mistake is told before any work is done
     parts = evaluating.parts(metrics, loss, novelty, coverage, nll, rate_distortion, every)
     look = lambda where: evaluating.looking(features, features_weights, where, batch, seed)
-    if not is_run(run):
+    if not is_run(run) and run.exists():
         evaluating.folder(run, data, parts, look, device, size, out)
         return
     asked = Asked(

@@ -125,6 +125,7 @@ def run(
     """Measures a run, and writes its report and its card."""
     fit = how.fit
     opened = load(path, how.device, how.weights)
+    process = likelihood.process(opened, asked) if wanted.nll or wanted.rate_distortion else None
     eyes = look(how.device) if wanted.pictures else None
     home = home_of(opened) if how.out is None else how.out
     make_room(home)
@@ -150,8 +151,8 @@ def run(
                 levels = list(measuring.loss_levels(of, home, asked.seed, asked.batch, told))
             _tell("loss at each noise level", levels)
         said.kept(home, **measuring.about(of))
-    if wanted.nll or wanted.rate_distortion:
-        likelihood.measure(opened, data, asked, home)
+    if process is not None:
+        likelihood.measure(opened, data, asked, process, home)
         said.kept(home)
     written(stored(opened.path, home, opened.card))
 

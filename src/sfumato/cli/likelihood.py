@@ -18,7 +18,7 @@ from sfumato.evaluation.flow_likelihood import Dequantise, FlowLikelihood
 from sfumato.evaluation.pictures import Split, choose
 from sfumato.evaluation.rate_distortion import rate_distortion, stages, write_curve
 from sfumato.evaluation.report import Question
-from sfumato.evaluation.variational import Bound
+from sfumato.evaluation.variational import Bound, Process
 from sfumato.files import write_json
 from sfumato.runs import Run
 from sfumato.training.figures import write_grid
@@ -72,13 +72,18 @@ class Asked:
         return int(text)
 
 
-def measure(run: Run, data: str, asked: Asked, target: Path) -> None:
-    """Both parts, those that were asked for."""
+def process(run: Run, asked: Asked) -> Process:
+    """The process whose bound is taken. Raises SettingsError for one that this model does not have."""
     variance: Any = asked.variance
+    return likelihood.process_of(run, asked.steps, variance, asked.shown)
+
+
+def measure(run: Run, data: str, asked: Asked, process: Process, target: Path) -> None:
+    """Both parts, those that were asked for."""
     split: Any = asked.split
-    process = likelihood.process_of(run, asked.steps, variance, asked.shown)
+    number = PICTURES if asked.number is None else asked.number
     with telling("reading pictures") as told:
-        pictures = choose(run, data, asked.number or PICTURES, split, asked.seed, progress=told)
+        pictures = choose(run, data, number, split, asked.seed, progress=told)
     clips = likelihood.clips(run, pictures, asked.clip)
     question = report.Question(run, pictures, process, clips, asked.seed)
     for line in question.about():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sfumato.evaluation.record import Record
+from sfumato.reporting.numbers import figure, places
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import RISEN, held_out, overfit_since
 
@@ -82,12 +83,6 @@ def real(record: Record) -> bool:
     return (record.value if record.high is None else record.high) >= low
 
 
-def figure(value: float | int, low: float | int | None = None, high: float | int | None = None) -> str:
-    """A value with its interval, to the digits that a reader needs."""
-    text = f"{value:.3g}"
-    return text if low is None or high is None else f"{text} ({low:.3g} to {high:.3g})"
-
-
 def _quality(run: Stored) -> Iterator[Advice]:
     found = main_distance(run)
     if found is None:
@@ -101,7 +96,8 @@ def _quality(run: Stored) -> Iterator[Advice]:
             f"sfumato train DATA --out {run.name}-again --hold-out 0.05",
         )  # fmt: skip
         return
-    said += f"; real pictures against real ones have {figure(base.value, base.low, base.high)}"
+    sure = places(found.low, found.high)
+    said += f"; real pictures against real ones have {figure(base.value, base.low, base.high, sure)}"
     if real(found):
         yield Advice("good", "quality", f"{said}. By this eye the two cannot be told apart.")
         return
@@ -114,11 +110,11 @@ def _quality(run: Stored) -> Iterator[Advice]:
 
 def _shares(run: Stored) -> Iterator[Advice]:
     """Precision and recall against what real pictures reach."""
-    guided = run.card.sampler.guidance > 1
+    guided, told = run.card.sampler.guidance > 1, bool(run.card.classes) or run.card.text is not None
     cases = {
         "precision": (
             "some of its pictures lie outside of what real ones look like",
-            "Longer training, or more guidance where the model is told something.",
+            "Longer training, or more guidance." if told else "Longer training, or a larger network.",
         ),
         "recall": (
             "some of what the data has is never made",
@@ -218,18 +214,28 @@ def _left_out(run: Stored) -> Iterator[Advice]:
             "most.",
             "sfumato train DATA --out RUN --balance 0",
         )  # fmt: skip
-    modes: Mapping[str, Any] = found["modes"] or {}
+    kinds = _kinds(found["modes"] or {})
+    if kinds:
+        yield Advice("warning", "left-out", kinds, "Longer training and less guidance make it more various.")
+    elif found["groups"] and not any(one["under_served"] for one in found["groups"]):
+        yield Advice("good", "left-out", "No class and no kind of picture is surely left out.")
+
+
+def _kinds(modes: Mapping[str, Any]) -> str:
+    """Which kinds of pictures are surely made too seldom; "" where none is."""
     missing: list[Figure] = modes.get("under_served", [])
     if missing:
         share = sum(one["due"] for one in missing)
-        yield Advice(
-            "warning", "left-out",
+        return (
             f"Of {modes['clusters']} kinds of pictures in the data it makes surely too few of "
-            f"{len(missing)}, which are {share:.1%} of the data.",
-            "Longer training and less guidance make it more various.",
-        )  # fmt: skip
-    if not missing and found["groups"] and not any(one["under_served"] for one in found["groups"]):
-        yield Advice("good", "left-out", "No class and no kind of picture is surely left out.")
+            f"{len(missing)}, which are {share:.1%} of the data."
+        )
+    if modes and modes["reached"] < modes["expected"] - 3 * modes["error"]:
+        return (
+            f"Of {modes['clusters']} kinds of pictures in the data it makes {modes['reached']}; as many "
+            f"training pictures reach {modes['expected']:.1f} ± {modes['error']:.1f}."
+        )
+    return ""
 
 
 def _not_held_out(run: Stored) -> Iterator[Advice]:
@@ -257,8 +263,9 @@ def _warned(run: Stored) -> Iterator[Advice]:
     for record in run.newest:
         for warning in record.warnings if record.group is None else ():
             about.setdefault(warning, []).append(record.terms.title)
-    for warning, titles in about.items():
-        yield Advice("note", "record", f"{', '.join(dict.fromkeys(titles))}: {warning}")
+    if about:
+        said = (f"{', '.join(dict.fromkeys(titles))}: {warning}." for warning, titles in about.items())
+        yield Advice("note", "record", " ".join(said))
 
 
 def _unmeasured(run: Stored) -> Iterator[Advice]:

@@ -93,7 +93,8 @@ def whisker(
     parts = [f'<line class="rule" x1="0" x2="{width}" y1="9" y2="9"/>']
     if mark is not None:
         a, b = at(mark[0]), at(mark[1])
-        parts.append(f'<rect class="mark" x="{a:.1f}" y="2" width="{max(2.0, b - a):.1f}" height="14"/>')
+        kind = "mark" if b > a else "mark point"
+        parts.append(f'<rect class="{kind}" x="{a:.1f}" y="2" width="{max(2.0, b - a):.1f}" height="14"/>')
     if low is not None and high is not None:
         parts.append(f'<line class="bar" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="9" y2="9"/>')
     parts.append(f'<circle cx="{at(value):.1f}" cy="9" r="3.6"/>')

@@ -71,8 +71,9 @@ def usual_number(of: Subject) -> int:
 def sampled(of: Subject, samples: PictureSet, home: Path) -> None:
     """Writes what it makes, and what it was trained on."""
     own = of.run.card.sampler
-    told = " Classes and captions are those of training pictures." if of.run.conditions.names else ""
-    pick(samples, home, f"{own.name}, {own.steps} steps, guidance {own.guidance:g}.{told}")
+    told = "; each is told what is known of a training picture" if of.run.conditions.names else ""
+    guidance = "no guidance" if own.guidance == 1 else f"guidance {own.guidance:g}"
+    pick(samples, home, f"Drawn by {own.name} in {own.steps} steps, {guidance}{told}.")
     write_json(home / "data.json", data_summary(of))
 
 

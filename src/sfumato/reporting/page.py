@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from sfumato.files.atomic import write_atomic
 
@@ -22,8 +24,13 @@ def fill(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    room.filters["sha256_source"] = sha256_source
+    room.filters |= {"sha256_source": sha256_source, "options": options}
     return room.get_template(template).render(**values)
+
+
+def options(text: str) -> Markup:
+    """Text in which options of a command, such as --flip, stand out and are not broken."""
+    return Markup(re.sub(r"(?<!\S)(--[a-z-]+(?: [0-9.]+)?)", r"<code>\1</code>", escape(text)))
 
 
 def sha256_source(text: str) -> str:

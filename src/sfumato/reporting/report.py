@@ -128,11 +128,7 @@ def _contents(sections: Mapping[str, Any], found: list[Advice]) -> Iterator[tupl
 
 def _samples_words(run: Stored, pictures: list[Strip]) -> str:
     about = run.parts.get("samples", {}).get("about", "")
-    return (
-        f"Not chosen: the first of each class, in the order of their seeds. {about}".strip()
-        if pictures
-        else ""
-    )
+    return f"Not chosen: the first ones, in the order of their seeds. {about}".strip() if pictures else ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from sfumato.evaluation.record import Record
 from sfumato.reporting.advice import real
 from sfumato.reporting.chart import whisker
+from sfumato.reporting.numbers import figure, fixed, places
 from sfumato.reporting.stored import Stored
 
 
@@ -28,29 +29,19 @@ class Row:
     reached: bool
 
 
-def digits(value: float | int) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
 def row(record: Record) -> Row:
     """A record as a row."""
     terms, base = record.terms, record.baseline
-    ends = (
-        "" if record.low is None or record.high is None else f"{digits(record.low)} to {digits(record.high)}"
-    )
-    said = ""
-    if base is not None:
-        said = digits(base.value)
-        if base.low is not None and base.high is not None:
-            said += f" ({digits(base.low)} to {digits(base.high)})"
+    sure, ends = places(record.low, record.high), ""
+    if record.low is not None and record.high is not None:
+        ends = f"{fixed(record.low, sure)} to {fixed(record.high, sure)}"
     settings = ", ".join(f"{name} {value}" for name, value in terms.settings.items())
     how = [f"{terms.extractor}, {terms.resize}", settings, record.interval]
     return Row(
         title=terms.title,
-        value=digits(record.value),
+        value=fixed(record.value, sure),
         interval=ends,
-        baseline=said,
+        baseline="" if base is None else figure(base.value, base.low, base.high, sure),
         drawn=_drawn(record),
         better=f"{record.better} is better",
         numbers=f"{terms.generated:,} against {terms.real:,}" if terms.real else f"{terms.generated:,}",
@@ -98,19 +89,14 @@ def _cells(each: Mapping[str, Record], titles: Sequence[str]) -> tuple[str, ...]
     out: list[str] = []
     for title in titles:
         record = each.get(title)
-        if record is None:
-            out.append("")
-        elif record.low is None or record.high is None:
-            out.append(digits(record.value))
-        else:
-            out.append(f"{digits(record.value)} ({digits(record.low)} to {digits(record.high)})")
+        out.append("" if record is None else figure(record.value, record.low, record.high))
     return tuple(out)
 
 
 def terms_used(run: Stored) -> list[tuple[str, str]]:
     """What looked at the pictures, by name and hash, each once; and the references."""
     found: dict[tuple[str, str], None] = {}
-    for record in run.newest:
+    for record in (one for one in run.newest if one.group is None):
         terms = record.terms
         found[f"features: {terms.extractor}", terms.weights_sha256] = None
         if terms.reference_sha256:

@@ -72,7 +72,7 @@ def training_words(run: Stored) -> list[str]:
         said.append("Its weights are those that training left, not averaged.")
     reasons = run.settings.get("reasons")
     if isinstance(reasons, list):
-        said += [f"Why: {reason}." for reason in reasons[:20] if isinstance(reason, str)]
+        said += [f"From the data: {reason}." for reason in reasons[:20] if isinstance(reason, str)]
     return said
 
 
