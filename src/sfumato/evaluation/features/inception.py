@@ -4,7 +4,8 @@ How pictures reach 299 x 299 changes the figures as much as a year of research d
 each way has a name of its own:
 
 inception               bilinear, without antialiasing, as pytorch-fid does
-inception-tensorflow    bilinear from the corner, as Heusel et al. (2017), torch-fidelity and torchmetrics do
+inception-tensorflow    bilinear from the corner, as Heusel et al. (2017) and torch-fidelity do
+inception-torchmetrics  bilinear, antialiased, as torchmetrics does unless it is told not to
 inception-clean         bicubic, antialiased, unrounded, as clean-fid does
 """
 
@@ -99,6 +100,12 @@ def corner(images: Tensor) -> Tensor:
     return (down @ images @ right.T * 127.5 - 0.5) / 128
 
 
+def smooth(images: Tensor) -> Tensor:
+    """To 299 x 299 as torchmetrics does: bilinear, antialiased, and (x - 128) / 128."""
+    pixels = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return (pixels * 127.5 - 0.5) / 128
+
+
 def clean(images: Tensor) -> Tensor:
     """To 299 x 299 as clean-fid does: Pillow's bicubic on unrounded numbers, and (x - 128) / 128."""
     pixels = F.interpolate(images, (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
@@ -108,6 +115,7 @@ def clean(images: Tensor) -> Tensor:
 RESIZES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "inception": (f"bilinear, not antialiased, to {SIDE} x {SIDE} (pytorch-fid)", bilinear),
     "inception-tensorflow": (f"bilinear from the corner, to {SIDE} x {SIDE} (TensorFlow 1)", corner),
+    "inception-torchmetrics": (f"bilinear, antialiased, to {SIDE} x {SIDE} (torchmetrics)", smooth),
     "inception-clean": (f"bicubic, antialiased, to {SIDE} x {SIDE} (clean-fid)", clean),
 }
 
