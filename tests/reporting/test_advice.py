@@ -10,6 +10,7 @@ from reporting import records
 from sfumato.reporting.advice import advice, real, verdict
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import overfit_since
+from sfumato.tuning.kept import Entry
 
 
 def kinds(run: Stored) -> dict[str, str]:
@@ -54,6 +55,16 @@ def test_reached_is_where_the_intervals_meet(
     metric: str, value: float, low: float, high: float, base: tuple[float, float, float], reached: bool
 ) -> None:
     assert real(records.record(metric, value, low, high, base)) is reached
+
+
+def test_a_sampler_that_was_tuned_is_not_tuned_again() -> None:
+    run = records.run(records=(records.record(),))
+    assert "sfumato tune-sampler runs/some" in said(run, "quality")
+    own = run.card.sampler
+    entry = Entry(
+        library="0.1.0", weights_sha256=records.HASH, before=own, after=own, guidance=None, found={}
+    )  # fmt: skip
+    assert "tune-sampler" not in said(replace(run, tuned=entry), "quality")
 
 
 def test_kid_speaks_before_fid_and_the_newest_record_speaks() -> None:

@@ -43,12 +43,12 @@ def test_the_ecosystems_reader_finds_the_records(run: Stored) -> None:
     assert set(card.data.tags) >= {"sfumato", "diffusion", "class-conditional"}
     assert card.data.model_name == "my-run"
     found = {one.metric_type: one for one in card.data.eval_results}
-    assert set(found) == {"kid", "fid"}
-    assert found["kid"].metric_value == run.records[0].value
-    assert found["fid"].metric_args["low"] == 290.0
-    assert found["fid"].metric_args["real_against_real"] == 40.0
-    assert found["fid"].metric_args["kernel"] == "yes: [no]"
-    assert found["kid"].dataset_name == "digits"
+    assert set(found) == {"kid-lite0", "fd-lite0"}
+    assert found["kid-lite0"].metric_value == run.records[0].value
+    assert found["fd-lite0"].metric_args["low"] == 290.0
+    assert found["fd-lite0"].metric_args["real_against_real"] == 40.0
+    assert found["fd-lite0"].metric_args["kernel"] == "yes: [no]"
+    assert found["kid-lite0"].dataset_name == "digits"
 
 
 def test_what_people_wrote_survives(run: Stored) -> None:

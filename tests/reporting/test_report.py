@@ -194,6 +194,16 @@ def test_energy_is_seconds_times_watts_and_says_its_doubt() -> None:
     assert [duration(s) for s in (5.4, 360, 7260, 200_000)] == ["5 s", "6 min 0 s", "2 h 1 min", "2 days 7 h"]
 
 
+def test_metrics_of_the_training_are_drawn(full: Stored) -> None:
+    log = [{**one, "metrics/kid": 1.0 / (i + 1)} for i, one in enumerate(full.log)]
+    words = [
+        str(attrs.get("aria-label"))
+        for tag, attrs in Page(report(replace(full, log=log))).tags
+        if tag == "svg"
+    ]
+    assert any(text.startswith("kid against step. kid: from 1 to 0.25") for text in words)
+
+
 def test_the_time_is_the_cards_else_the_logs(full: Stored) -> None:
     assert "Training took 6 min 0 s" in report(full)
     without = full.card.but(training=TrainingSettings())

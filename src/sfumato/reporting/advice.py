@@ -101,11 +101,12 @@ def _quality(run: Stored) -> Iterator[Advice]:
     if real(found):
         yield Advice("good", "quality", f"{said}. By this eye the two cannot be told apart.")
         return
-    yield Advice(
-        "warning", "quality", f"{said}. Its pictures can be told from real ones.",
-        "First more steps of the sampler, then longer training; a larger network after that.",
-        f"sfumato tune-sampler {run.path}",
-    )  # fmt: skip
+    said += ". Its pictures can be told from real ones."
+    if run.tuned is None:
+        todo = "First a better sampler, or more steps; then longer training; a larger network after that."
+        yield Advice("warning", "quality", said, todo, f"sfumato tune-sampler {run.path}")
+    else:
+        yield Advice("warning", "quality", said, "Longer training, and a larger network after that.")
 
 
 def _shares(run: Stored) -> Iterator[Advice]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from sfumato.reporting.chart import Line, chart
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import held_out
+from sfumato.training.figures import METRICS
 
 _SMOOTH = 50
 """The training loss is shown as a running mean over this part of the run."""
@@ -33,6 +34,17 @@ def training(run: Stored) -> Markup:
     lines += [Line("held-out", looks, 1, marked=True)] if looks else []
     above = all(y > 0 for line in lines for _, y in line.points)
     return chart(lines, "step", "loss", log=above)
+
+
+def judged(run: Stored) -> list[Markup]:
+    """The metrics that were measured while it was trained, each over the steps."""
+    names = dict.fromkeys(key for one in run.log for key in one if key.startswith(METRICS))
+    found: list[Markup] = []
+    for name in names:
+        points = [(float(one["step"]), float(one[name])) for one in run.log if name in one and "step" in one]
+        title = name.removeprefix(METRICS)
+        found.append(chart([Line(title, points, 3, marked=True)], "step", title, height=200))
+    return [one for one in found if one]
 
 
 def loss_levels(run: Stored) -> Markup:

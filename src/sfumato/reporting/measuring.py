@@ -31,6 +31,7 @@ from sfumato.inside.losses import losses
 from sfumato.reporting.picked import pick
 from sfumato.reporting.stored import RECORDS, add_records
 from sfumato.reporting.subject import Subject, data_summary
+from sfumato.reporting.words import guidance_words
 
 Told = Callable[[int, int], None]
 MOST, FEWEST = 1000, 200
@@ -72,8 +73,8 @@ def sampled(of: Subject, samples: PictureSet, home: Path) -> None:
     """Writes what it makes, and what it was trained on."""
     own = of.run.card.sampler
     told = "; each is told what is known of a training picture" if of.run.conditions.names else ""
-    guidance = "no guidance" if own.guidance == 1 else f"guidance {own.guidance:g}"
-    pick(samples, home, f"Drawn by {own.name} in {own.steps} steps, {guidance}{told}.")
+    how = f"Drawn by {own.name} in {own.steps} steps, {guidance_words(own.guidance)}{told}."
+    pick(samples, home, how)
     write_json(home / "data.json", data_summary(of))
 
 

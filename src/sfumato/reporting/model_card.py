@@ -55,9 +55,14 @@ def head(run: Stored) -> dict[str, Value]:
     if re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?", run.data_name):
         said["datasets"] = [run.data_name]
     if records:
-        said["metrics"] = list(dict.fromkeys(record.terms.metric for record in records))
+        said["metrics"] = list(dict.fromkeys(kind(record) for record in records))
         said["model-index"] = [{"name": run.name, "results": [_result(run, one) for one in records]}]
     return said
+
+
+def kind(record: Record) -> str:
+    """What the ecosystem may call a metric: "fid" by Inception's eyes alone, "fd-lite0" by others."""
+    return record.terms.title.lower().replace(" ", "-")
 
 
 def _result(run: Stored, record: Record) -> Value:
@@ -82,7 +87,7 @@ def _result(run: Stored, record: Record) -> Value:
         "dataset": {"name": run.data_name, "type": run.card.data.fingerprint[:16] or "unknown"},
         "metrics": [
             {
-                "type": terms.metric,
+                "type": kind(record),
                 "value": record.value,
                 "name": terms.title,
                 "args": args,
@@ -100,7 +105,7 @@ def body(run: Stored) -> str:
     if (run.home / "samples.png").is_file() and run.home.parent == run.path:
         said += [f"![Samples of {name}]({run.home.name}/samples.png)", ""]
     said += ["## What it is", "", *(plain(line) for line in words.model_words(run.card))]
-    said += [plain(words.sampler_words(run.card)), ""]
+    said += [*(plain(line) for line in words.sampler_words(run)), ""]
     said += ["```python", "import sfumato", "", 'pictures = sfumato.load("PATH OF THIS FOLDER").sample(4)']
     said += ["```", "", "## How good it is", ""]
     said += _figures(run)

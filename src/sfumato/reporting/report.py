@@ -54,6 +54,7 @@ def report(run: Stored) -> str:
         "losses": curves.loss_levels(run),
         "losses_words": run.parts.get("losses", {}).get("reading", []),
         "training": curves.training(run),
+        "judged": curves.judged(run),
         "likelihood": list(_likelihood(run)),
         "likelihood_words": ", ".join(run.parts.get("likelihood", {}).get("about", [])),
         "distortion": curves.rate_distortion(run),
@@ -66,7 +67,7 @@ def report(run: Stored) -> str:
         "settings": [
             *words.model_words(run.card),
             *words.training_words(run),
-            words.sampler_words(run.card),
+            *words.sampler_words(run),
             *([run.card.note] if run.card.note else []),
         ],
         "cost": estimate(seconds(run), said.get("watts")).lines() if seconds(run) else ["Not known."],

@@ -22,6 +22,7 @@ from sfumato.errors import RunError, SettingsError
 from sfumato.evaluation.record import Record
 from sfumato.files import read_json, write_json
 from sfumato.training.logs import LOG, read_log
+from sfumato.tuning.kept import Entry, read_history
 
 RECORDS, SETTINGS = "records.json", "settings.json"
 PARTS = ("losses", "novelty", "coverage", "likelihood", "rate-distortion", "samples", "data", "about")
@@ -42,6 +43,8 @@ class Stored:
     log: Sequence[Part] = ()
     records: tuple[Record, ...] = ()
     parts: Mapping[str, Part] = field(default_factory=dict)
+    tuned: Entry | None = None
+    """The last tuning of its sampler."""
 
     @property
     def name(self) -> str:
@@ -82,6 +85,7 @@ def stored(path: Path, home: Path | None = None, card: Card | None = None) -> St
         read_log(path / LOG),
         read_records(home / RECORDS),
         parts,
+        next(reversed(read_history(path).tunings), None),
     )
 
 

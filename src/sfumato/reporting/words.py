@@ -105,11 +105,19 @@ def _changed(settings: Mapping[str, Any]) -> list[str]:
     return [f"In training: {', '.join(parts)}."] if parts else []
 
 
-def sampler_words(card: Card) -> str:
-    """How it is sampled where nobody says."""
-    own = card.sampler
-    guidance = "no guidance" if own.guidance == 1 else f"guidance {own.guidance:g}"
-    return f"Sampled by {own.name} in {own.steps} steps, {guidance}."
+def sampler_words(run: Stored) -> list[str]:
+    """How it is sampled where nobody says, and whether that was tuned."""
+    own = run.card.sampler
+    said = [f"Sampled by {own.name} in {own.steps} steps, {guidance_words(own.guidance)}."]
+    if run.tuned is not None:
+        before = run.tuned.before
+        said.append(f"That was found by tuning; before, it was {before.name} in {before.steps} steps.")
+    return said
+
+
+def guidance_words(scale: float) -> str:
+    """A scale of guidance in words."""
+    return "no guidance" if scale == 1 else f"guidance {scale:g}"
 
 
 def data_words(run: Stored) -> list[str]:
