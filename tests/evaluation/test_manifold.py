@@ -139,7 +139,7 @@ def test_the_intervals_cover_the_mean_at_n(
 
 
 def test_bad_input_is_told() -> None:
-    with pytest.raises(SettingsError, match="39 real and 50 generated"):
+    with pytest.raises(SettingsError, match="39 pictures, k = 3"):
         precision_recall(torch.zeros(39, 3), torch.zeros(50, 3))
     with pytest.raises(SettingsError, match="k from 1 to 19"):
         density_coverage(torch.zeros(50, 3), torch.zeros(50, 3), k=20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -11,11 +12,18 @@ from torch import Tensor
 
 from sfumato.errors import SettingsError
 from sfumato.evaluation.features.seen import Extractor, Features
+from sfumato.evaluation.manifold import Points
 from sfumato.evaluation.sets import PictureSet
 from sfumato.noise import permutation
 
 Part = Literal["pooled", "spatial", "logits", "scores"]
 """What of the features a metric looks at."""
+_WITHOUT = {
+    "pooled": "{0} gives no features: choose another extractor",
+    "spatial": "{0} gives no features of places, which sFID is of: choose another extractor",
+    "logits": "{0} gives no logits of classes, which the Inception score is of: choose another extractor",
+    "scores": "{1} has no scores of its captions, which the CLIP score is of: take captions and a CLIP",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,11 @@ class FeatureSet:
         """D, how many numbers describe a picture."""
         return self.features.pooled.shape[1]
 
+    @cached_property
+    def points(self) -> Points:
+        """The pooled features with their nearest neighbours, found once."""
+        return Points.of(self.features.pooled)
+
     def part(self, name: Part) -> Tensor | None:
         """(n, D), or (n,) of "scores"; None where there is no such."""
         match name:
@@ -58,6 +71,13 @@ class FeatureSet:
                 return self.features.logits
             case "scores":
                 return self.scores
+
+    def needed(self, name: Part) -> Tensor:
+        """The same. Raises SettingsError where there is no such."""
+        found = self.part(name)
+        if found is None:
+            raise SettingsError(_WITHOUT[name].format(self.extractor.name, self.pictures.name))
+        return found
 
     def take(self, rows: Sequence[int]) -> FeatureSet:
         """Some of the pictures, in this order."""

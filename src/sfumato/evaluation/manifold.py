@@ -12,6 +12,7 @@ from the same on halves of the real and of the generated pictures, cut 20 times 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sfumato.errors import SettingsError
 from sfumato.evaluation.figure import SPLITS, T95, Figure, halves_error
-from sfumato.evaluation.neighbours import nearest
+from sfumato.evaluation.neighbours import Nearest, nearest
 from sfumato.noise import permutation
 
 SPARE = 24
@@ -46,27 +47,61 @@ class DensityCoverage(NamedTuple):
     coverage: Figure
 
 
-def precision_recall(real: Tensor, generated: Tensor, k: int = 3, seed: int = 0) -> PrecisionRecall:
+@dataclass(frozen=True)
+class Points:
+    """Features (n, D) with the nearest neighbours of each: found once for several metrics and comparisons."""
+
+    features: Tensor
+    neighbours: Nearest
+
+    @staticmethod
+    def of(features: Tensor, k: int = 5) -> Points:
+        """For balls of at most k neighbours. Raises SettingsError for fewer than `FEWEST` pictures."""
+        if not 1 <= k < FEWEST // 2 or len(features) < FEWEST:
+            raise SettingsError(
+                f"{len(features)} pictures, k = {k}: at least {FEWEST} of each set are needed, and k "
+                f"from 1 to {FEWEST // 2 - 1}"
+            )
+        kept = min(2 * k + SPARE, len(features) - 1)
+        return Points(features, nearest(features, features, kept, exclude_self=True))
+
+    def radii(self, halves: Tensor, k: int) -> Tensor:
+        """Of each ball, in the whole set and in its half of each split, (n, 1 + SPLITS)."""
+        return _kth(self.neighbours.distances, halves, halves[self.neighbours.indices], k)
+
+
+def _points(given: Tensor | Points, k: int) -> Points:
+    if isinstance(given, Tensor):
+        return Points.of(given, k)
+    enough = min(2 * k + SPARE, len(given.features) - 1) <= given.neighbours.distances.shape[1]
+    return given if enough else Points.of(given.features, k)
+
+
+def precision_recall(
+    real: Tensor | Points, generated: Tensor | Points, k: int = 3, seed: int = 0
+) -> PrecisionRecall:
     """Of features (n, D) and (m, D); the seed draws the halves of the intervals. Raises SettingsError for
     fewer than `FEWEST` pictures of either."""
-    _check(real, generated, k)
-    x, y = _halves(real, seed, "real"), _halves(generated, seed, "generated")
-    in_real = _counts(generated, y, real, x, _radii(real, x, k)) > 0
-    in_generated = _counts(real, x, generated, y, _radii(generated, y, k)) > 0
+    a, b = _points(real, k), _points(generated, k)
+    x, y = _halves(a, seed, "real"), _halves(b, seed, "generated")
+    in_real = _counts(b.features, y, a.features, x, a.radii(x, k)) > 0
+    in_generated = _counts(a.features, x, b.features, y, b.radii(y, k)) > 0
     return PrecisionRecall(_share(in_real, y), _share(in_generated, x))
 
 
-def density_coverage(real: Tensor, generated: Tensor, k: int = 5, seed: int = 0) -> DensityCoverage:
+def density_coverage(
+    real: Tensor | Points, generated: Tensor | Points, k: int = 5, seed: int = 0
+) -> DensityCoverage:
     """Of features (n, D) and (m, D); the seed draws the halves of the intervals. Raises SettingsError for
     fewer than `FEWEST` pictures of either.
 
     For sets of one law, density is 1 on average, and coverage `coverage_by_chance`.
     """
-    _check(real, generated, k)
-    x, y = _halves(real, seed, "real"), _halves(generated, seed, "generated")
-    radii = _radii(real, x, k)
-    dense, halves = _means(_counts(generated, y, real, x, radii) / k, y)
-    found = nearest(real, generated, min(1 + SPARE, len(generated)))
+    a, b = _points(real, k), _points(generated, k)
+    x, y = _halves(a, seed, "real"), _halves(b, seed, "generated")
+    radii = a.radii(x, k)
+    dense, halves = _means(_counts(b.features, y, a.features, x, radii) / k, y)
+    found = nearest(a.features, b.features, min(1 + SPARE, len(b.features)))
     closest = _kth(found.distances, x, y[found.indices], 1)
     covered = closest.square() < radii.square() * EDGE
     return DensityCoverage(Figure.of(dense, halves_error(halves), T95, least=0.0), _share(covered, x))
@@ -82,25 +117,12 @@ def coverage_by_chance(n: int, m: int, k: int) -> float:
     return 1 - empty
 
 
-def _check(real: Tensor, generated: Tensor, k: int) -> None:
-    if not 1 <= k < FEWEST // 2 or min(len(real), len(generated)) < FEWEST:
-        raise SettingsError(
-            f"{len(real)} real and {len(generated)} generated pictures, k = {k}: at least {FEWEST} of each "
-            f"are needed, and k from 1 to {FEWEST // 2 - 1}"
-        )
-
-
-def _halves(features: Tensor, seed: int, name: str) -> Tensor:
+def _halves(points: Points, seed: int, name: str) -> Tensor:
     """Which half each picture is in, (n, 1 + SPLITS) of 0 and 1; first the whole, where all are in one."""
-    columns = [torch.zeros(len(features), dtype=torch.int64)]
-    columns += [permutation(len(features), seed, "halves", name, i) % 2 for i in range(SPLITS)]
+    n = len(points.features)
+    columns = [permutation(n, seed, "halves", name, i) % 2 for i in range(SPLITS)]
+    columns.insert(0, torch.zeros(n, dtype=torch.int64))
     return torch.stack(columns, dim=1)
-
-
-def _radii(features: Tensor, halves: Tensor, k: int) -> Tensor:
-    """The radius of each ball in the whole set and in its half of each split, (n, 1 + SPLITS)."""
-    found = nearest(features, features, min(2 * k + SPARE, len(features) - 1), exclude_self=True)
-    return _kth(found.distances, halves, halves[found.indices], k)
 
 
 def _kth(distances: Tensor, own: Tensor, halves: Tensor, k: int) -> Tensor:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
-
-from sfumato.evaluation.feature_set import Part
+from sfumato.evaluation.feature_set import FeatureSet, Part
 from sfumato.evaluation.figure import SPLITS, Figure
 from sfumato.evaluation.frechet import HALVES, fid, fid_infinity
 from sfumato.evaluation.inception_score import inception_score
@@ -17,8 +15,8 @@ from sfumato.evaluation.manifold import density_coverage, precision_recall
 from sfumato.evaluation.mean import Mean
 from sfumato.evaluation.record import Setting
 
-Compute = Callable[[Tensor, Tensor, int], Mapping[str, Figure]]
-"""(features of real pictures, of generated ones, seed) -> figures by metric; one may give several."""
+Compute = Callable[[FeatureSet, FeatureSet, int], Mapping[str, Figure]]
+"""(real pictures, generated ones, seed) -> figures by metric; one may give several."""
 NEAREST, NEIGHBOURS = 3, 5
 """k of precision and recall, and of density and coverage, as their papers have it."""
 MANY = 10_000
@@ -50,16 +48,12 @@ class Metric:
         return max(self.least, self.least_per_feature * width)
 
 
-def _precision_recall(real: Tensor, generated: Tensor, seed: int) -> Mapping[str, Figure]:
-    return precision_recall(real, generated, NEAREST, seed)._asdict()
+def _precision_recall(real: FeatureSet, generated: FeatureSet, seed: int) -> Mapping[str, Figure]:
+    return precision_recall(real.points, generated.points, NEAREST, seed)._asdict()
 
 
-def _density_coverage(real: Tensor, generated: Tensor, seed: int) -> Mapping[str, Figure]:
-    return density_coverage(real, generated, NEIGHBOURS, seed)._asdict()
-
-
-def _mean(_: Tensor, scores: Tensor, seed: int) -> Mapping[str, Figure]:
-    return {"clip-score": Figure.of(*Mean.of(scores))}
+def _density_coverage(real: FeatureSet, generated: FeatureSet, seed: int) -> Mapping[str, Figure]:
+    return density_coverage(real.points, generated.points, NEIGHBOURS, seed)._asdict()
 
 
 _HALVES = f"95 %, from halves of the pictures, cut {SPLITS} times, of the mean over sets of so many"
@@ -74,14 +68,14 @@ METRICS: Mapping[str, Metric] = {
     "kid": Metric(
         "lower",
         50,
-        lambda real, generated, _: {"kid": kid(real, generated)},
+        lambda real, made, _: {"kid": kid(real.features.pooled, made.features.pooled)},
         "95 %, jackknife of the U-statistic, of the distance of the laws",
         settings={"degree": DEGREE},
     ),
     "fid": Metric(
         "lower",
         50,
-        lambda real, generated, _: {"fid": fid(real, generated)},
+        lambda real, made, _: {"fid": fid(real.features.pooled, made.features.pooled)},
         _AT_N,
         trusted=MANY,
         doubt=_BIASED,
@@ -89,14 +83,16 @@ METRICS: Mapping[str, Metric] = {
     "fid-infinity": Metric(
         "lower",
         50,
-        lambda real, generated, seed: {"fid-infinity": fid_infinity(real, generated, seed)},
+        lambda real, made, seed: {
+            "fid-infinity": fid_infinity(real.features.pooled, made.features.pooled, seed)
+        },
         "95 %, infinitesimal jackknife over the pictures, of the distance of the laws",
         least_per_feature=HALVES,
     ),
     "sfid": Metric(
         "lower",
         50,
-        lambda real, generated, _: {"sfid": fid(real, generated)},
+        lambda real, made, _: {"sfid": fid(real.needed("spatial"), made.needed("spatial"))},
         _AT_N,
         looks_at="spatial",
         trusted=MANY,
@@ -105,7 +101,7 @@ METRICS: Mapping[str, Metric] = {
     "is": Metric(
         "higher",
         50,
-        lambda _, logits, seed: {"is": inception_score(logits, 1, seed)},
+        lambda _, made, seed: {"is": inception_score(made.needed("logits"), 1, seed)},
         "95 %, delta method over the pictures, of the mean over sets of so many",
         looks_at="logits",
         compares=False,
@@ -144,7 +140,7 @@ METRICS: Mapping[str, Metric] = {
     "clip-score": Metric(
         "higher",
         10,
-        _mean,
+        lambda _, made, __: {"clip-score": Figure.of(*Mean.of(made.needed("scores")))},
         "95 %, standard error of the mean over the pictures",
         looks_at="scores",
         compares=False,

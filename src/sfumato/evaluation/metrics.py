@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sfumato.errors import SettingsError
-from sfumato.evaluation.feature_set import FeatureSet, Part, check_alike
+from sfumato.evaluation.feature_set import FeatureSet, check_alike
 from sfumato.evaluation.figure import Figure
 from sfumato.evaluation.metric_table import MANY, METRICS, Compute, Metric
 from sfumato.evaluation.record import Baseline, Record, Terms
@@ -80,31 +80,14 @@ def measure(
     for name in names:
         metric = METRICS[name]
         if metric.compute not in found:
-            found[metric.compute] = _figures(name, metric, real, generated, seed)
+            found[metric.compute] = metric.compute(real, generated, seed)
             if others is not None and _can(metric, real, others):
-                base[metric.compute] = _figures(name, metric, real, others, seed)
+                base[metric.compute] = metric.compute(real, others, seed)
         baseline = None
         if others is not None and metric.compute in base:
             baseline = _baseline(metric, base[metric.compute][name], real, others)
         records.append(_record(name, real, generated, found[metric.compute][name], baseline, seed, group))
     return tuple(records)
-
-
-def _figures(
-    name: str, metric: Metric, real: FeatureSet, generated: FeatureSet, seed: int
-) -> Mapping[str, Figure]:
-    first, second = real.part(metric.looks_at), generated.part(metric.looks_at)
-    if second is None or (metric.compares and first is None):
-        raise SettingsError(f"{name} needs {_NEEDS[metric.looks_at].format(real.extractor.name)}")
-    return metric.compute(second if first is None else first, second, seed)
-
-
-_NEEDS: Mapping[Part, str] = {
-    "pooled": "features, which {} does not give: choose another extractor",
-    "spatial": "features of places, which {} does not give: choose another extractor",
-    "logits": "a classifier's logits, which {} does not give: choose another extractor",
-    "scores": "captions and a CLIP model that holds the pictures against them: give both, or leave it out",
-}
 
 
 def _baseline(metric: Metric, figure: Figure, real: FeatureSet, others: FeatureSet) -> Baseline:
