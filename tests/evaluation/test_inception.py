@@ -162,8 +162,8 @@ def test_features_are_pytorch_fids_from_its_published_names_and_its_modules_own(
 def test_fid_is_that_of_torchmetrics_features(
     peers: types.SimpleNamespace, file: Path, bytes_of_pictures: Tensor
 ) -> None:
-    """Of 3 + 3 pictures. The trace is taken from the data, tr sqrt(C1 C2) being a sum of singular values: what
-    torchmetrics' own eigenvalues give, in a minute."""
+    """Of 3 + 3 pictures. The trace is taken from the data, tr sqrt(C1 C2) being a sum of singular values, as
+    torchmetrics finds by eigenvalues in a minute."""
     theirs = peers.metric.FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(file))
     mine = open_extractor("inception-torchmetrics", file)
     halves = bytes_of_pictures[:3], bytes_of_pictures[3:]
