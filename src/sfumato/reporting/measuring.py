@@ -74,7 +74,8 @@ def sampled(of: Subject, samples: PictureSet, home: Path) -> None:
     own = of.run.card.sampler
     told = "; each is told what is known of a training picture" if of.run.conditions.names else ""
     how = f"Drawn by {own.name} in {own.steps} steps, {guidance_words(own.guidance)}{told}."
-    pick(samples, home, how)
+    shown = "" if of.run.card.picture is None else " No picture was shown to it."
+    pick(samples, home, how + shown)
     write_json(home / "data.json", data_summary(of))
 
 

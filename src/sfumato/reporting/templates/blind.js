@@ -23,6 +23,7 @@
     at("progress").value = n;
     at("count").textContent = n + " of " + all;
     at("undo").disabled = n === 0;
+    at("save").classList.toggle("primary", over);
     if (!over) {
       const pair = said.pairs[n];
       at("left-picture").src = pair.left;
