@@ -101,6 +101,8 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "provenance.py",
         "editing/record.py",
         "evaluation/record.py",
+        "tuning/kept.py",
+        "tuning/trial.py",
     ),
     "rich": ("cli/",),
     "typer": ("cli/",),

@@ -9,15 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from mathematics.oracles import flow_map
 from sfumato import cli, plans
 from sfumato.card import SamplerSettings, read_card
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders.default_sampler import set_sampler
+from sfumato.level import Level
+from sfumato.noise import Noise
 from sfumato.provenance import read_origin
 from sfumato.runs import Run, load
-from sfumato.samplers import Sampler, sampler
+from sfumato.samplers import Sampler
+from sfumato.sampling import prior
 from sfumato.solvers.fresh import Ancestral
 from sfumato.solvers.multistep import Multistep
+from sfumato.tables import Table
 from sfumato.tuning.asked import Asked, wishes_of
 from sfumato.tuning.candidates import (
     Candidate,
@@ -43,7 +48,8 @@ DDIM = SamplerSettings(name="ddim", steps=12, guidance=1.0)
 
 @pytest.fixture(scope="module")
 def unit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Tuning]:
-    """Unit Gaussian data: there v is 0 everywhere, so every solver that averages v is exact in any steps."""
+    """Unit Gaussian data: there v is 0 everywhere, so solvers that average v are exact in any steps but for
+    the last move, which turns by the angle of the least noise."""
     run = exact.run(tmp_path_factory.mktemp("unit") / "run", exact.gaussian(), DDIM)
     return run, tune(Question(run, 6, pictures=9, fine=30, counts=(3, 6), candidates=FEW))
 
@@ -57,10 +63,10 @@ def test_the_solver_that_is_exact_on_this_law_wins(unit: tuple[Run, Tuning]) -> 
     assert how is not None
     assert isinstance(how.solver, Multistep)
     assert how.solver.of == "v"
-    assert best.figure.value < 1e-4  # float32
+    assert best.figure.value < 1e-3
     assert now.candidate == Candidate("ddim")
     assert now.steps == 6
-    assert now.figure.low > 1e-3
+    assert now.figure.low > 50 * best.figure.high
     assert found.better
     gain = found.verdict.gain
     assert gain is not None
@@ -71,17 +77,11 @@ def test_the_solver_that_is_exact_on_this_law_wins(unit: tuple[Run, Tuning]) -> 
 
 def test_the_winner_of_a_mixture_is_nearly_the_best_by_the_true_distance(tmp_path: Path) -> None:
     """Truth: Runge-Kutta on the flow itself, from other seeds than the race's; every candidate is tried."""
-    from mathematics.oracles import flow_map
-
     law, budget = exact.mixture(), 8
     run = exact.run(tmp_path / "run", law, DDIM)
     found = tune(Question(run, budget, pictures=36, fine=60, counts=(budget,), candidates=FEW))
     asked, rows = Asked(run, seed=1000), range(24)
-    started = sampler("vab").start(run.model.schedule, budget)
-    from sfumato.level import Level
-    from sfumato.noise import Noise
-    from sfumato.sampling import prior
-
+    started = Level.of(1e-3, (1 - 1e-6) ** 0.5)  # where nothing is decided yet: pure noise has no sigma/alpha
     x = prior(started, (exact.SIZE,), Noise(tuple(1000 + i for i in rows))).double()
     truth = flow_map(law, x, started, Level.of(1.0, 1e-4), 400).clamp(-1, 1)
 
@@ -102,7 +102,9 @@ def test_the_winner_of_a_mixture_is_nearly_the_best_by_the_true_distance(tmp_pat
 
 def test_no_change_where_the_default_is_as_good(tmp_path: Path) -> None:
     run = exact.run(tmp_path / "run", exact.gaussian(), SamplerSettings(name="vab", steps=6))
-    found = tune(Question(run, 6, pictures=8, fine=30, counts=(6,), candidates=FEW))
+    found = tune(
+        Question(run, 6, pictures=8, fine=30, counts=(6,), candidates=(Candidate("vab"), Candidate("ddim")))
+    )
     assert not found.better
     assert found.sentence().startswith("no change")
 
@@ -111,15 +113,25 @@ def test_no_change_where_the_default_is_as_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "cost"), [("vab", 10, 10), ("heun", 5, 9), ("dpmpp-2s", 5, 9), ("dpm-fast", 10, 10)]
+    "name", ["vab", "heun-log-snr", "dpmpp-2s", "dpm-fast", "pndm", "dpm-solver-3-trailing"]
 )
-def test_the_budget_is_of_evaluations(name: str, steps: int, cost: int) -> None:
-    from sfumato.tables import Table
-
-    how = Candidate(name).how()
+def test_the_budget_is_of_evaluations(name: str) -> None:
+    how, table = Candidate(name).how(), Table.linear()
     assert how is not None
-    assert evaluations(how, Table.cosine(), steps) == cost
-    assert steps_for(how, Table.cosine(), 10) == steps
+    found = [(most, steps_for(how, table, most)) for most in (10, 17, 25)]
+    assert any(steps is not None for _, steps in found)
+    for most, steps in found:
+        if steps is not None:
+            assert most - 2 <= evaluations(how, table, steps) <= most
+            assert evaluations(how, table, steps + 1) > most
+
+
+def test_several_looks_a_step_are_fewer_steps() -> None:
+    how, twice = Candidate("vab").how(), Candidate("flow-midpoint").how()
+    assert how is not None
+    assert twice is not None
+    assert steps_for(how, Table.cosine(), 10) == 10
+    assert steps_for(twice, Table.cosine(), 10) in (5, 6)
 
 
 def test_candidates_are_each_sampler_once_and_none_goes_up_again() -> None:

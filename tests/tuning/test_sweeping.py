@@ -42,12 +42,12 @@ AXES = read_axes(["lr=1e-9,3e-3", "schedule=cosine,flow", "batch=8", "averages=2
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 grey pictures of 8 x 8 in three classes: a slope with noise on it."""
+    """75 grey pictures of 8 x 8 in three classes: a slope with noise on it."""
     path = tmp_path_factory.mktemp("sweep") / "pets.npz"
-    noise = uniform(60 * 64, "pictures").reshape(60, 8, 8).numpy()
-    slope = np.linspace(0, 128, 8)[None, None, :] * np.arange(1, 4).repeat(20)[:, None, None] / 3
+    noise = uniform(75 * 64, "pictures").reshape(75, 8, 8).numpy()
+    slope = np.linspace(0, 128, 8)[None, None, :] * np.arange(1, 4).repeat(25)[:, None, None] / 3
     images = (slope + 127 * noise).astype(np.uint8)
-    np.savez(path, images=images, labels=np.arange(3).repeat(20), label_names=np.array(small.CLASSES))
+    np.savez(path, images=images, labels=np.arange(3).repeat(25), label_names=np.array(small.CLASSES))
     return path
 
 
@@ -168,11 +168,15 @@ def test_kid_ranks_too_and_a_tuned_sampler_outlives_training(data: DataSet, tmp_
             return Features(images.flatten(1).float())
 
     axes = read_axes(["lr=3e-3", "batch=8", "averages=0"])
-    one = sweep(data, axes=axes, by="kid", pictures=10, length={"steps": 3})
+    one = sweep(data, axes=axes, by="kid", pictures=50, length={"steps": 3})
     done = [event for event in run_sweep(one, tmp_path / "sweep", Pixels()) if isinstance(event, Done)]
     record = done[0].result.kid
     assert record is not None
-    assert (record.terms.extractor, record.terms.real, record.terms.generated) == ("pixels", 48, 10)
+    assert (record.terms.extractor, record.terms.real, record.terms.generated) == (
+        "pixels",
+        len(data.train),
+        50,
+    )
     run = tmp_path / "sweep" / "trials" / "001"
     set_sampler(run, SamplerSettings(name="ddim-late", steps=7, eta=0.5))
     longer = TrainSettings.from_json({**one.settings[0].train.to_json(), "steps": 4})

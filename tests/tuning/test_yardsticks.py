@@ -66,14 +66,12 @@ def likeness(reference: Tensor) -> Likeness:
     return Likeness(Pixels(), reference, lambda x: x)
 
 
-def moments(mean: float) -> tuple[float, float, float]:
-    return mean, mean**2 + 1, mean**3 + 3 * mean
-
-
-def mmd(mean: float) -> float:
-    """Between N(mean, 1) and N(0, 1) with (x y + 1)^3 = 1 + 3 x y + 3 x^2 y^2 + x^3 y^3."""
-    apart = [a - b for a, b in zip(moments(mean), moments(0.0), strict=True)]
-    return 3 * apart[0] ** 2 + 3 * apart[1] ** 2 + apart[2] ** 2
+def mmd(mean: float, size: int) -> float:
+    """Between N(m, 1) and N(0, 1) in D dimensions, |m| = mean, with (x . y / D + 1)^3: the squared
+    differences of the moments E x, E x x^T and E x x x, with weights 3 / D, 3 / D^2 and 1 / D^3."""
+    square = mean**2
+    third = square**3 + 6 * square**2 + (3 * size + 6) * square
+    return 3 * square / size + 3 * square**2 / size**2 + third / size**3
 
 
 def test_the_likeness_is_kid() -> None:
@@ -83,10 +81,11 @@ def test_the_likeness_is_kid() -> None:
 
 
 def test_the_paired_interval_of_likenesses_covers_at_its_rate() -> None:
-    truth, hits, widths, n = mmd(0.6) - mmd(0.4), 0, [], 150
+    n, size, hits, widths = 150, 8, 0, []
+    truth = mmd(0.6 * size**0.5, size) - mmd(0.4 * size**0.5, size)
     for repeat in range(REPEATS):
-        look = likeness(normals(n, "real", repeat))
-        z, other = normals(n, "drawn", repeat), normals(n, "other", repeat)
+        look = likeness(normals(n, "real", repeat, size))
+        z, other = normals(n, "drawn", repeat, size), normals(n, "other", repeat, size)
         a, b = z + 0.6, 0.9 * z + math.sqrt(0.19) * other + 0.4
         found = look.difference(a, b)
         hits += found.low <= truth <= found.high
@@ -96,4 +95,4 @@ def test_the_paired_interval_of_likenesses_covers_at_its_rate() -> None:
         )
     assert 0.91 <= hits / REPEATS <= 0.985
     assert sum(widths) / REPEATS < 0.8
-    assert math.isinf(look.difference(torch.full((n, 1), math.nan), z).value)
+    assert math.isinf(look.difference(torch.full((n, size), math.nan), z).value)

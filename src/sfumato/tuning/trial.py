@@ -102,7 +102,7 @@ def run_trial(
     """Trains the trial, or goes on with it, judges it and keeps the result; None where it was stopped."""
     last: TrainStep | None = None
     try:
-        steps = train_run(bench.data, settings, folder, habits=habits, stop=stop, sample_share=0)
+        steps = train_run(bench.data, settings, folder, habits=habits, stop=stop, sample_share=0.0)
         for last in steps:
             yield last
     except TrainingError as error:
