@@ -20,7 +20,6 @@ from sfumato.evaluation.metrics import check
 from sfumato.evaluation.sets import of_dataset, of_tensor
 from sfumato.noise import permutation
 from sfumato.recipe import Recipe
-from sfumato.training.crew import Crew
 from sfumato.training.drawing import Drawing
 from sfumato.training.judge import Judge
 from sfumato.training.recipes import RunSettings
@@ -73,18 +72,17 @@ class DrawnJudge:
 
     def _seen(self) -> Features | None:
         """What the extractor sees in all samples; None where the run was asked to stop."""
-        n = len(self.recipe.seeds)
-        mine = list(self.drawing.crew.share(range(n)))
+        mine = list(self.drawing.crew.share(range(len(self.recipe.seeds))))
         parts = list(self._looked(mine))
         if sum(len(part.pooled) for part in parts) < len(mine):
             return None
-        crew, device = self.drawing.crew, self.drawing.run.device
-        pooled, spatial, logits = (
-            None if each[0] is None else _gathered(torch.cat(each), mine, n, crew, device)
-            for each in zip(*parts, strict=True)
+        spatial = [part.spatial for part in parts if part.spatial is not None]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Features(
+            self._gathered([part.pooled for part in parts], mine),
+            self._gathered(spatial, mine) if spatial else None,
+            self._gathered(logits, mine) if logits else None,
         )
-        assert pooled is not None
-        return Features(pooled, spatial, logits)
 
     def _looked(self, rows: list[int]) -> Iterator[Features]:
         """The features of these samples batch by batch, of the bytes that a file of them would hold; not a
@@ -98,15 +96,15 @@ class DrawnJudge:
             seen = self.real.extractor(made.images(range(made.count)))
             yield Features(seen.pooled.masked_fill(~finite[:, None], math.nan), seen.spatial, seen.logits)
 
-
-def _gathered(mine: Tensor, rows: list[int], n: int, crew: Crew, device: torch.device) -> Tensor:
-    """The rows of all processes, (n, D), on the CPU."""
-    if crew.size == 1:
-        return mine
-    whole = torch.zeros(n, mine.shape[1], device=device)
-    whole[rows] = mine.to(device)
-    crew.sum([whole])
-    return whole.cpu()
+    def _gathered(self, parts: list[Tensor], rows: list[int]) -> Tensor:
+        """What all processes see, (n, D), on the CPU; `parts` are these rows of it."""
+        mine, crew = torch.cat(parts), self.drawing.crew
+        if crew.size == 1:
+            return mine
+        whole = torch.zeros(len(self.recipe.seeds), mine.shape[1], device=self.drawing.run.device)
+        whole[rows] = mine.to(whole.device)
+        crew.sum([whole])
+        return whole.cpu()
 
 
 def judging(weights: Path | None = None, cache: Path | None = None, progress: Told | None = None) -> Judging:
@@ -124,6 +122,8 @@ def judging(weights: Path | None = None, cache: Path | None = None, progress: To
         rows = train[permutation(len(train), seed, "metrics")[:n].numpy()]
         extractor = open_extractor(settings.extractor, weights, drawing.run.device)
         check(names, len(rows), n, extractor.width)
+        if n < drawing.crew.size:
+            raise SettingsError(f"--metric-samples {n} are too few for {drawing.crew.size} processes")
         pictures = of_dataset(drawing.data, rows)
         features = features_of(pictures, extractor, cache=cache or default_cache(), progress=progress)
         real = FeatureSet(pictures, features, extractor)
