@@ -154,6 +154,14 @@ def test_warnings_of_records_are_told_once_with_their_metrics() -> None:
     assert [one.says for one in advice(run) if one.rule == "record"] == ["FD-lite0, sFD-lite0: few pictures."]
 
 
+def test_what_is_of_other_weights_is_told() -> None:
+    newest = {"format": 1, "weights_sha256": "a", "images_seen": 50_000}
+    assert "stale" not in kinds(but(about=newest, novelty=records.novelty(False) | {"weights_sha256": "a"}))
+    old = but(about=newest, novelty=records.novelty(False) | {"weights_sha256": "b"})
+    assert "Of other weights than the newest figures: novelty." in said(old, "stale")
+    assert "trained further" in said(but(about=newest | {"images_seen": 49_999}), "stale")
+
+
 def test_what_was_not_measured_is_asked_for_and_not_guessed() -> None:
     run = replace(but(novelty=None, coverage=None, losses=None), records=(), log=())
     assert kinds(run) == {"unmeasured": "note"}

@@ -145,6 +145,22 @@ def test_a_folder_of_pictures_has_metrics_alone(
     assert not (home / "data" / "evaluation").exists()
 
 
+def test_what_few_pictures_are_enough_for_is_measured_and_the_rest_is_said(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, path in enumerate(sorted((home / "data").rglob("*.png"))[:24]):
+        (home / "few").mkdir(exist_ok=True)
+        (home / "few" / f"{i}.png").write_bytes(path.read_bytes())
+    small.make(home / "little", small.card())
+    words = ["evaluate", home / "little", home / "few", "-n", 10, "--device", "cpu"]
+    assert cli.run([str(word) for word in words]) == 0
+    out = capsys.readouterr().out
+    assert out.count("not measured: ") >= 2  # no metric, no novelty
+    assert (home / "little" / "evaluation" / "losses.json").exists()
+    assert cli.run([*map(str, words), "--novelty"]) == 1
+    assert "novelty is measured" in capsys.readouterr().err
+
+
 def test_a_run_that_was_not_evaluated_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small.make(home / "fresh", small.card())
     assert cli.run(["report", str(home / "fresh")]) == 1

@@ -43,6 +43,8 @@ class Parts:
     coverage: bool
     nll: bool
     rate_distortion: bool
+    usual: bool
+    """Nobody asked for single parts."""
     names: tuple[str, ...] | None
 
     @property
@@ -76,6 +78,7 @@ def parts(
         coverage=usual or coverage,
         nll=every or nll,
         rate_distortion=every or rate_distortion,
+        usual=usual,
         names=names,
     )
 
@@ -141,26 +144,32 @@ def run(
             measuring.sampled(of, samples, home)
             if wanted.metrics:
                 found = measuring.metrics(of, samples, wanted.names, eyes, home)
-                _tell("metrics, with 95 % intervals", found)
+                _tell("metrics, with 95 % intervals", found, wanted.usual)
             if wanted.novelty:
-                _tell("novelty", measuring.copies(of, samples, eyes, home))
+                _tell("novelty", measuring.copies(of, samples, eyes, home), wanted.usual)
             if wanted.coverage:
-                _tell("coverage", measuring.left_out(of, samples, eyes, home))
+                _tell("coverage", measuring.left_out(of, samples, eyes, home), wanted.usual)
         if wanted.loss:
             with telling("loss") as told:
                 levels = list(measuring.loss_levels(of, home, asked.seed, asked.batch, told))
             _tell("loss at each noise level", levels)
-        said.kept(home, **measuring.about(of))
     if process is not None:
         likelihood.measure(opened, data, asked, process, home)
-        said.kept(home)
+    said.kept(home, **measuring.about(opened))
     written(stored(opened.path, home, opened.card))
 
 
-def _tell(head: str, lines: Iterable[str]) -> None:
+def _tell(head: str, lines: Iterable[str], usual: bool = False) -> None:
+    """Prints what is found. What nobody asked for by name may lack pictures: it is said, and the rest goes
+    on."""
     typer.echo(f"\n{head}")
-    for line in lines:
-        typer.echo(f"  {line}")
+    try:
+        for line in lines:
+            typer.echo(f"  {line}")
+    except SettingsError as error:
+        if not usual:
+            raise
+        typer.echo(f"  not measured: {error}")
 
 
 def written(found: Stored) -> None:

@@ -269,6 +269,30 @@ def _warned(run: Stored) -> Iterator[Advice]:
         yield Advice("note", "record", " ".join(said))
 
 
+def _stale(run: Stored) -> Iterator[Advice]:
+    """What was measured of other weights than the newest part, and whether the run went on since."""
+    said = run.parts.get("about", {})
+    newest, seen = said.get("weights_sha256"), said.get("images_seen")
+    old = [
+        name
+        for name in ("losses", "novelty", "coverage", "likelihood", "rate-distortion")
+        if newest and run.parts.get(name, {}).get("weights_sha256", newest) != newest
+    ]
+    again = f"sfumato evaluate {run.path} DATA"
+    if old:
+        yield Advice(
+            "warning",
+            "stale",
+            f"Of other weights than the newest figures: {', '.join(old)}.",
+            "Measure again.",
+            again,
+        )
+    if seen is not None and run.card.training.images_seen > seen:
+        yield Advice(
+            "warning", "stale", "It was trained further since it was measured.", "Measure again.", again
+        )
+
+
 def _unmeasured(run: Stored) -> Iterator[Advice]:
     names = {
         "novelty": "whether it copies its training pictures",
@@ -295,5 +319,6 @@ RULES: tuple[Callable[[Stored], Iterator[Advice]], ...] = (
     _unfinished,
     _few_pictures,
     _warned,
+    _stale,
     _unmeasured,
 )

@@ -32,6 +32,7 @@ from sfumato.reporting.picked import pick
 from sfumato.reporting.stored import RECORDS, add_records
 from sfumato.reporting.subject import Subject, data_summary
 from sfumato.reporting.words import guidance_words
+from sfumato.runs import Run
 
 Told = Callable[[int, int], None]
 MOST, FEWEST = 1000, 200
@@ -144,7 +145,7 @@ def _told(records: Sequence[Record]) -> Iterator[str]:
 def loss_levels(of: Subject, home: Path, seed: int, batch: int, told: Told) -> Iterator[str]:
     """The loss at each noise level, on training and held-out pictures; the gap is the overfit."""
     found = losses(of.run, of.data, seed=seed, batch=batch, told=told)
-    said: dict[str, Any] = {"format": 1, **found.to_json(), "reading": overfit.reading(found)}
+    said: dict[str, Any] = {**_head(of.run), **found.to_json(), "reading": overfit.reading(found)}
     for name, figure in (("overfit", overfit.overfit(found)), ("memorised", overfit.memorised(found))):
         said[name] = None if figure is None else {"value": figure[0], "error": figure[1]}
     write_json(home / "losses.json", said)
@@ -154,11 +155,9 @@ def loss_levels(of: Subject, home: Path, seed: int, batch: int, told: Told) -> I
 def copies(of: Subject, samples: PictureSet, look: Looking, home: Path) -> Iterator[str]:
     """Whether it gives training pictures back."""
     if of.held is None:
-        yield (
-            "novelty is measured by pictures that were held out, and there are none: train with "
-            "--hold-out 0.05"
+        raise SettingsError(
+            "novelty is measured by pictures that were held out, and there are none: train with --hold-out 0.05"
         )
-        return
     found = novelty.look(
         samples,
         of.train,
@@ -170,7 +169,7 @@ def copies(of: Subject, samples: PictureSet, look: Looking, home: Path) -> Itera
     )
     names = [of.data.names[row] for row in of.data.train.tolist()]
     write_contact(home / "nearest.png", found, samples, of.train, names)
-    write_json(home / "novelty.json", {"format": 1, **found.to_json()})
+    write_json(home / "novelty.json", {**_head(of.run), **found.to_json()})
     yield from found.lines()
 
 
@@ -188,8 +187,13 @@ def left_out(of: Subject, samples: PictureSet, look: Looking, home: Path) -> Ite
         cache=look.cache,
         progress=look.told("looking for what is left out"),
     )
-    write_json(home / "coverage.json", {"format": 1, **found.to_json()})
+    write_json(home / "coverage.json", {**_head(of.run), **found.to_json()})
     yield from found.lines()
+
+
+def _head(run: Run) -> dict[str, Any]:
+    """What every part says of itself: its format, and which weights it is of."""
+    return {"format": 1, "weights_sha256": run.sha256}
 
 
 @dataclass(frozen=True)
@@ -208,15 +212,16 @@ class Said:
         write_json(path, {**(before if isinstance(before, dict) else {}), **said, **more})
 
 
-def about(of: Subject) -> dict[str, Any]:
-    """When and with what an evaluation was made."""
+def about(run: Run) -> dict[str, Any]:
+    """When, of what state of the run and with what an evaluation was made."""
     return {
         "format": 1,
         "date": datetime.now(UTC).date().isoformat(),
         "sfumato": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": of.run.device.type,
-        "weights": of.run.weights,
-        "weights_sha256": of.run.sha256,
+        "device": run.device.type,
+        "weights": run.weights,
+        "weights_sha256": run.sha256,
+        "images_seen": run.card.training.images_seen,
     }
