@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from sfumato.evaluation.feature_set import FeatureSet, Part
+from torch import Tensor
+
+from sfumato.evaluation.feature_set import Part
 from sfumato.evaluation.figure import SPLITS, Figure
 from sfumato.evaluation.frechet import HALVES, fid, fid_infinity
 from sfumato.evaluation.inception_score import inception_score
 from sfumato.evaluation.kernel import DEGREE, kid
-from sfumato.evaluation.manifold import density_coverage, precision_recall
+from sfumato.evaluation.manifold import Points, density_coverage, precision_recall
 from sfumato.evaluation.mean import Mean
 from sfumato.evaluation.record import Setting
 
-Compute = Callable[[FeatureSet, FeatureSet, int], Mapping[str, Figure]]
-"""(real pictures, generated ones, seed) -> figures by metric; one may give several."""
+Compute = Callable[[Any, Any, int], Mapping[str, Figure]]
+"""(what `looks_at` names of real pictures, of generated ones, seed) -> figures by metric; one may give
+several. In place of pooled features (n, D) metrics of neighbours take `Points` too."""
 NEAREST, NEIGHBOURS = 3, 5
 """k of precision and recall, and of density and coverage, as their papers have it."""
 MANY = 10_000
@@ -27,9 +30,10 @@ MANY = 10_000
 class Metric:
     """What can be measured.
 
-    least, least_per_feature: the fewest pictures of each set, and for each feature. looks_at: which features.
-    compares: with real pictures, or it is of the generated ones alone. interval: how, and of what. trusted:
-    from so many pictures on there is no warning; `doubt` is the warning, with "{n}" for the number.
+    least, least_per_feature: the fewest pictures of each set, and for each feature. looks_at: which features;
+    nearest: and their neighbours. compares: with real pictures, or it is of the generated ones alone.
+    interval: how, and of what. trusted: from so many pictures on there is no warning; `doubt` is the warning,
+    with "{n}" for the number.
     """
 
     better: Literal["lower", "higher"]
@@ -37,6 +41,7 @@ class Metric:
     compute: Compute
     interval: str
     looks_at: Part = "pooled"
+    nearest: bool = False
     compares: bool = True
     least_per_feature: int = 0
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -48,12 +53,12 @@ class Metric:
         return max(self.least, self.least_per_feature * width)
 
 
-def _precision_recall(real: FeatureSet, generated: FeatureSet, seed: int) -> Mapping[str, Figure]:
-    return precision_recall(real.points, generated.points, NEAREST, seed)._asdict()
+def _precision_recall(real: Tensor | Points, generated: Tensor | Points, seed: int) -> Mapping[str, Figure]:
+    return precision_recall(real, generated, NEAREST, seed)._asdict()
 
 
-def _density_coverage(real: FeatureSet, generated: FeatureSet, seed: int) -> Mapping[str, Figure]:
-    return density_coverage(real.points, generated.points, NEIGHBOURS, seed)._asdict()
+def _density_coverage(real: Tensor | Points, generated: Tensor | Points, seed: int) -> Mapping[str, Figure]:
+    return density_coverage(real, generated, NEIGHBOURS, seed)._asdict()
 
 
 _HALVES = f"95 %, from halves of the pictures, cut {SPLITS} times, of the mean over sets of so many"
@@ -68,14 +73,14 @@ METRICS: Mapping[str, Metric] = {
     "kid": Metric(
         "lower",
         50,
-        lambda real, made, _: {"kid": kid(real.features.pooled, made.features.pooled)},
+        lambda real, made, _: {"kid": kid(real, made)},
         "95 %, jackknife of the U-statistic, of the distance of the laws",
         settings={"degree": DEGREE},
     ),
     "fid": Metric(
         "lower",
         50,
-        lambda real, made, _: {"fid": fid(real.features.pooled, made.features.pooled)},
+        lambda real, made, _: {"fid": fid(real, made)},
         _AT_N,
         trusted=MANY,
         doubt=_BIASED,
@@ -83,16 +88,14 @@ METRICS: Mapping[str, Metric] = {
     "fid-infinity": Metric(
         "lower",
         50,
-        lambda real, made, seed: {
-            "fid-infinity": fid_infinity(real.features.pooled, made.features.pooled, seed)
-        },
+        lambda real, made, seed: {"fid-infinity": fid_infinity(real, made, seed)},
         "95 %, infinitesimal jackknife over the pictures, of the distance of the laws",
         least_per_feature=HALVES,
     ),
     "sfid": Metric(
         "lower",
         50,
-        lambda real, made, _: {"sfid": fid(real.needed("spatial"), made.needed("spatial"))},
+        lambda real, made, _: {"sfid": fid(real, made)},
         _AT_N,
         looks_at="spatial",
         trusted=MANY,
@@ -101,7 +104,7 @@ METRICS: Mapping[str, Metric] = {
     "is": Metric(
         "higher",
         50,
-        lambda _, made, seed: {"is": inception_score(made.needed("logits"), 1, seed)},
+        lambda _, made, seed: {"is": inception_score(made, 1, seed)},
         "95 %, delta method over the pictures, of the mean over sets of so many",
         looks_at="logits",
         compares=False,
@@ -114,6 +117,7 @@ METRICS: Mapping[str, Metric] = {
         50,
         _precision_recall,
         _HALVES,
+        nearest=True,
         settings={"k": NEAREST},
         trusted=1000,
         doubt=_SHARE,
@@ -123,16 +127,18 @@ METRICS: Mapping[str, Metric] = {
         50,
         _precision_recall,
         _HALVES,
+        nearest=True,
         settings={"k": NEAREST},
         trusted=1000,
         doubt=_SHARE,
     ),
-    "density": Metric("higher", 50, _density_coverage, _HALVES, settings={"k": NEIGHBOURS}),
+    "density": Metric("higher", 50, _density_coverage, _HALVES, nearest=True, settings={"k": NEIGHBOURS}),
     "coverage": Metric(
         "higher",
         50,
         _density_coverage,
         _HALVES,
+        nearest=True,
         settings={"k": NEIGHBOURS},
         trusted=1000,
         doubt=_SHARE,
@@ -140,7 +146,7 @@ METRICS: Mapping[str, Metric] = {
     "clip-score": Metric(
         "higher",
         10,
-        lambda _, made, __: {"clip-score": Figure.of(*Mean.of(made.needed("scores")))},
+        lambda _, made, __: {"clip-score": Figure.of(*Mean.of(made))},
         "95 %, standard error of the mean over the pictures",
         looks_at="scores",
         compares=False,

@@ -80,14 +80,21 @@ def measure(
     for name in names:
         metric = METRICS[name]
         if metric.compute not in found:
-            found[metric.compute] = metric.compute(real, generated, seed)
+            found[metric.compute] = _figures(metric, real, generated, seed)
             if others is not None and _can(metric, real, others):
-                base[metric.compute] = metric.compute(real, others, seed)
+                base[metric.compute] = _figures(metric, real, others, seed)
         baseline = None
         if others is not None and metric.compute in base:
             baseline = _baseline(metric, base[metric.compute][name], real, others)
         records.append(_record(name, real, generated, found[metric.compute][name], baseline, seed, group))
     return tuple(records)
+
+
+def _figures(metric: Metric, real: FeatureSet, generated: FeatureSet, seed: int) -> Mapping[str, Figure]:
+    """Of both sets; a metric of the generated pictures alone is not shown the real ones."""
+    sets = (real if metric.compares else generated, generated)
+    first, second = (one.points if metric.nearest else one.needed(metric.looks_at) for one in sets)
+    return metric.compute(first, second, seed)
 
 
 def _baseline(metric: Metric, figure: Figure, real: FeatureSet, others: FeatureSet) -> Baseline:
