@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from torch import Tensor
 from mathematics.oracles import flow_map
 from sfumato import cli, plans
 from sfumato.card import SamplerSettings, read_card
+from sfumato.data.prepare import prepare
 from sfumato.errors import RunError, SettingsError
+from sfumato.evaluation.features.seen import Features
 from sfumato.folders.default_sampler import set_sampler
 from sfumato.level import Level
 from sfumato.noise import Noise
@@ -23,7 +26,7 @@ from sfumato.sampling import prior
 from sfumato.solvers.fresh import Ancestral
 from sfumato.solvers.multistep import Multistep
 from sfumato.tables import Table
-from sfumato.tuning.asked import Asked, wishes_of
+from sfumato.tuning.asked import Asked, of_data, wishes_of
 from sfumato.tuning.candidates import (
     Candidate,
     affordable,
@@ -75,6 +78,7 @@ def test_the_solver_that_is_exact_on_this_law_wins(unit: tuple[Run, Tuning]) -> 
     assert "is better than ddim" in found.sentence()
 
 
+@pytest.mark.slow
 def test_the_winner_of_a_mixture_is_nearly_the_best_by_the_true_distance(tmp_path: Path) -> None:
     """Truth: Runge-Kutta on the flow itself, from other seeds than the race's; every candidate is tried."""
     law, budget = exact.mixture(), 8
@@ -107,6 +111,53 @@ def test_no_change_where_the_default_is_as_good(tmp_path: Path) -> None:
     )
     assert not found.better
     assert found.sentence().startswith("no change")
+
+
+class Pixels:
+    """Eyes that see the numbers themselves."""
+
+    name, sha256, resize, width = "pixels", "0" * 64, "none", exact.SIZE
+
+    def __call__(self, images: Tensor) -> Features:
+        return Features(images.flatten(1).float())
+
+
+@pytest.mark.slow
+def test_by_likeness_samplers_with_noise_race_too(tmp_path: Path) -> None:
+    """The law is the fine solution's, so fine pictures of other seeds are at no distance from it."""
+    run = exact.run(tmp_path / "run", exact.mixture(), DDIM)
+    some = (Candidate("ddim"), Candidate("vab"), Candidate("dpmpp-2m"))
+    found = tune(
+        Question(run, 4, "kid", extractor=Pixels(), pictures=64, fine=24, counts=(4,), candidates=some)
+    )
+    best, now, gain = found.verdict.winner, found.verdict.present, found.verdict.gain
+    assert best is not None
+    assert now is not None
+    assert (found.unit, found.by_law) == ("KID-pixels", True)
+    assert found.tried > 20
+    assert found.fine.figure.low <= 0 <= found.fine.figure.high
+    assert now.figure.low > 0  # four steps of ddim are too narrow
+    assert gain is not None
+    assert gain.value < 0
+    assert "not finite" not in " ".join(found.lines())
+
+
+def test_real_pictures_are_told_as_they_are_known(tmp_path: Path) -> None:
+    from corpora import small
+
+    images = (np.arange(12)[:, None, None] * np.ones((12, 8, 8)) * 20).astype(np.uint8)
+    labels = {"labels": np.arange(12) % 3, "label_names": np.array(small.CLASSES)}
+    np.savez(tmp_path / "pets.npz", images=images, **labels)
+    data = prepare(tmp_path / "pets.npz", cache=tmp_path / "cache")
+    run = small.make(tmp_path / "run", small.card(classes=small.CLASSES))
+    pictures, wishes = of_data(run, data, 8, seed=1)
+    assert pictures.shape == (8, 1, 8, 8)
+    of = ((pictures[:, 0, 0, 0] + 1) * 127.5 / 20).round().long()
+    assert [wish.label for wish in wishes] == (of % 3).tolist()
+    assert len({*of.tolist()}) == 8
+    plain = small.make(tmp_path / "other", small.card(classes=("a", "b")))
+    with pytest.raises(SettingsError, match="its classes are not those"):
+        of_data(plain, data, 8, seed=1)
 
 
 # equal numbers of evaluations

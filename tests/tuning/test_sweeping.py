@@ -38,6 +38,7 @@ from sfumato.tuning.trial import Result
 from tuning import exact
 
 AXES = read_axes(["lr=1e-9,3e-3", "schedule=cosine,flow", "batch=8", "averages=2"])
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def data(source: Path, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 def sweep(data: DataSet, **changes: Any) -> Sweep:
     return Sweep(
-        data, **{"axes": AXES, "length": {"steps": 12}, "pictures": 0, "source": "pets.npz", **changes}
+        data, **{"axes": AXES, "length": {"steps": STEPS}, "pictures": 0, "source": "pets.npz", **changes}
     )
 
 
@@ -112,18 +113,21 @@ def test_what_is_left_is_a_command_and_a_run(whole: Path, capsys: pytest.Capture
     capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the sweep that is killed is forked")
 def test_a_killed_sweep_ends_as_if_it_never_was(data: DataSet, whole: Path, tmp_path: Path) -> None:
     """Killed in the middle of its second trial, after that was begun again from a checkpoint."""
     out = tmp_path / "sweep"
-    for steps in (5, 17, 9):
+    for steps in (5, 13, 6):
         child = os.fork()
         if not child:
-            events: Iterator[Going | Done] = run_sweep(sweep(data), out)
-            for i, _ in enumerate(events):
-                if i == steps:
-                    os._exit(9)
-            os._exit(0)
+            try:
+                events: Iterator[Going | Done] = run_sweep(sweep(data), out)
+                for i, _ in enumerate(events):
+                    if i == steps:
+                        os._exit(9)
+            finally:
+                os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     again = [event for event in through(sweep(data), out) if isinstance(event, Done)]
     assert [event.again for event in again].count(True) >= 1
@@ -134,30 +138,32 @@ def test_a_stopped_sweep_keeps_everything_and_goes_on(data: DataSet, whole: Path
     out, count = tmp_path / "sweep", 0
 
     def stop() -> bool:
-        return count > 16
+        return count > STEPS + 4
 
     for _ in run_sweep(sweep(data), out, stop=stop):
         count += 1
     assert not (out / "table.md").exists()
     assert (out / "trials" / "002" / "checkpoints").is_dir()
     rest = [event for event in through(sweep(data), out) if isinstance(event, Going)]
-    assert (rest[0].number, rest[0].step.step) == (2, count - 13 + 1)  # 12 steps and a result before them
+    assert (rest[0].number, rest[0].step.step) == (2, count - STEPS)  # a result is counted too
     assert outcome(out) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_and_other_settings_do_not(data: DataSet, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     through(sweep(data, trials=1), out)
     more = [event for event in through(sweep(data, trials=2), out) if isinstance(event, Done)]
     assert [event.again for event in more] == [True, False]
-    with pytest.raises(RunError, match=r"other settings: length \(.*12.*, now .*13.*\)"):
-        through(sweep(data, length={"steps": 13}), out)
+    with pytest.raises(RunError, match=r"other settings: length \(.*8.*, now .*9.*\)"):
+        through(sweep(data, length={"steps": STEPS + 1}), out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     with pytest.raises(RunError, match="not empty, and no sweep"):
         through(sweep(data), tmp_path / "full")
 
 
+@pytest.mark.slow
 def test_kid_ranks_too_and_a_tuned_sampler_outlives_training(data: DataSet, tmp_path: Path) -> None:
     from sfumato.evaluation.features.seen import Features
 

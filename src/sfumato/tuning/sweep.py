@@ -85,7 +85,7 @@ class Sweep:
             "data": self.data.fingerprint,
             "held_out": len(self.data.held),
             "length": dict(self.length),
-            "axes": {axis.name: list(axis.values) for axis in self.axes},
+            "axes": [[axis.name, *axis.values] for axis in self.axes],
             "pictures": self.pictures,
             "seed": self.seed,
             "trials": len(self.every),
@@ -154,8 +154,8 @@ def run_sweep(
                 found = yield from _going(number, for_trial)
             if found is None:
                 return None
-            results.append(found)
-            yield Done(found, again)
+            results.append(found.model_copy(update={"said": said}))  # in its order, which files do not keep
+            yield Done(results[-1], again)
         return write_ranking(sweep, results, out)
 
 
