@@ -45,7 +45,7 @@ def fid(real: Tensor, generated: Tensor) -> Figure:
 
     with T the optimal transport's matrix, T C_1 T = C_2 (Rippl, Munk & Sturm 2016). It costs one pass over
     the features and needs no draws. Between sets of one law, where the first derivative vanishes, it is too
-    wide by a factor of up to sqrt 2.
+    wide by a factor of about sqrt 2.
     """
     pair = _Pair.of(moments(in_blocks(real)), moments(in_blocks(generated)))
     return Figure.of(pair.distance, _error(*pair.influences(real, generated)), least=0.0)
