@@ -38,7 +38,7 @@ def test_a_healthy_run_is_called_good_and_nothing_is_asked_of_it() -> None:
 def test_pictures_that_can_be_told_from_real_ones() -> None:
     run = records.run(records=(records.record(value=0.02, low=0.015, high=0.025),))
     assert kinds(run)["quality"] == "warning"
-    assert "0.02 (0.015 to 0.025)" in said(run, "quality")
+    assert "0.0200 (0.0150 to 0.0250)" in said(run, "quality")
     assert verdict(run, advice(run)) == "Its pictures can still be told from real ones."
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from corpora import small
 from sfumato import cli
-from sfumato.card import DataSettings
+from sfumato.card import DataSettings, TrainingSettings
 from sfumato.data.prepare import prepare
 from sfumato.evaluation.record import Record
 from sfumato.evaluation.sets import of_dataset
@@ -36,7 +36,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
     found = prepare(home / "data", size=8, hold_out=HELD)
     data = DataSettings(fingerprint=found.fingerprint, images=len(found.train), held_out=len(found.held))
-    small.make(home / "run", small.card(classes=small.CLASSES, data=data))
+    small.make(
+        home / "run", small.card(classes=small.CLASSES, data=data, training=TrainingSettings(seconds=60.0))
+    )
     return home
 
 

@@ -156,7 +156,8 @@ def copies(of: Subject, samples: PictureSet, look: Looking, home: Path) -> Itera
     """Whether it gives training pictures back."""
     if of.held is None:
         raise SettingsError(
-            "novelty is measured by pictures that were held out, and there are none: train with --hold-out 0.05"
+            "novelty is measured by pictures that were held out, and there are none: train with "
+            "--hold-out 0.05"
         )
     found = novelty.look(
         samples,

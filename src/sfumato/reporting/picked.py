@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.data.decode import decode
 from sfumato.evaluation.sets import PictureSet
 from sfumato.files import write_json
 from sfumato.files.atomic import write_atomic
@@ -69,10 +70,7 @@ def strips(run: Stored) -> list[Strip]:
     found, path = run.parts.get("samples"), run.home / "samples.png"
     if found is None or not path.is_file():
         return []
-    from PIL import Image
-
-    with Image.open(path) as image:
-        pixels = np.asarray(image)
+    pixels = decode(path).array
     height, width = int(found["height"]), int(found["width"])
     rows: Sequence[dict[str, Any]] = found["rows"]
     out: list[Strip] = []
