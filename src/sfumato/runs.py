@@ -115,8 +115,7 @@ class Run:
         except SettingsError as error:
             raise SettingsError(f"{self.path}: {error}") from None
         own = self.card.sampler
-        name = own.name if sampler is None else sampler
-        eta = own.eta if sampler is None and eta is None else eta
+        name, eta = (own.name, own.eta if eta is None else eta) if sampler is None else (sampler, eta)
         recipe = Recipe(
             seeds=tuple(seeds) if seeds is not None else tuple(range(seed, seed + count)),
             classes=None if self.card.classes is None else tuple(wish.label for wish in wishes),

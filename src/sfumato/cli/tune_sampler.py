@@ -82,13 +82,18 @@ def tune_sampler(
     )  # fmt: skip
     for line in found.lines():
         typer.echo(line)
-    if out is not None:
-        from sfumato.cli.drawing import make_room
-        from sfumato.files import write_json
+    _write(out, found)
+    _keep(opened, found, scale, store)
 
+
+def _write(out: Path | None, found: Tuning) -> None:
+    """Everything that was found, where it is asked for."""
+    from sfumato.cli.drawing import make_room
+    from sfumato.files import write_json
+
+    if out is not None:
         make_room(out.parent)
         write_json(out, found.to_json())
-    _keep(opened, found, scale, store)
 
 
 def _tuned(
