@@ -92,13 +92,16 @@ def test_each_record_is_its_metric_with_everything_it_follows_from() -> None:
 
 
 def test_names_and_order_of_the_pictures_change_nothing() -> None:
-    turned = [one.take(list(range(len(one)))[::-1]) for one in (REAL, MADE)]
+    turned = [one.take(list(range(len(one)))[::-1]) for one in (REAL, MADE, HELD)]
     names = ("coverage", "is", "fid", "kid", "precision")
-    for name, record in zip(names, measure(names, REAL, MADE), strict=True):
+    for name, record in zip(names, measure(names, REAL, MADE, HELD), strict=True):
         (alone,) = measure([name], *turned)
         assert alone.value == pytest.approx(record.value, rel=1e-9)
         assert alone.terms == record.terms
         assert alone.sha256 == record.sha256
+        assert record.baseline is not None
+        assert alone.baseline is not None
+        assert alone.baseline.value == pytest.approx(record.baseline.value, rel=1e-9)  # the same pictures
         assert difference(record, alone).difference == pytest.approx(0, abs=1e-9)
 
 

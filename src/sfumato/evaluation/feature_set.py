@@ -92,10 +92,12 @@ class FeatureSet:
         return FeatureSet(self.pictures.take(rows), features, self.extractor, scores)
 
     def drawn(self, n: int, seed: int) -> FeatureSet:
-        """n of the pictures by the seed, or all where there are no more."""
+        """n of the pictures by the seed and their content, whatever their order; all if there are no more."""
         if n >= len(self):
             return self
-        return self.take(permutation(len(self), seed, "feature set")[:n].tolist())
+        return self.take(
+            self.pictures.order[permutation(len(self), seed, "feature set")[:n].numpy()].tolist()
+        )
 
     def of_class(self, name: str) -> FeatureSet:
         """The pictures of one class, perhaps none."""
