@@ -111,7 +111,7 @@ def test_a_run_without_them_takes_the_same_steps(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--metrics", "kids"], "is one of kid, fid"),
+        (["--metrics", "kids"], "no metric 'kids': choose from kid, fid"),
         (["--metrics", "kid", "--metric-samples", "10"], "kid needs at least 50 generated pictures"),
         (["--metrics", "clip-score"], "clip-score is not to be had on the way by lite0"),
         (["--metrics", "sfid", "--metric-samples", "50"], "sfid is not to be had on the way by lite0"),
@@ -139,3 +139,5 @@ def test_in_python_a_judge_is_given(pictures: Path, tmp_path: Path) -> None:
     assert [len(step.figures) for step in steps] == [1, 1]
     best = max(range(2), key=lambda i: (steps[i].figures["recall"], -i)) + 1
     assert load(tmp_path / "run", "cpu").card.training.steps == best
+    told = f"the folder holds the weights of step {best}, the best look"
+    assert (told in steps[-1].notices) == (best == 1)

@@ -159,12 +159,15 @@ class FolderRun:
 
     def _exported(self, step: TrainStep) -> TrainStep:
         try:
-            self.export()
+            held = self.export().training.steps
         except RunError as error:
             if step.last:
                 raise
             return replace(step, notices=(*step.notices, f"the folder's model is not renewed: {error}"))
-        return step
+        if held == step.step:
+            return step
+        best = f"the folder holds the weights of step {held}, the best look"
+        return replace(step, notices=(*step.notices, best))
 
     def export(self) -> Card:
         """Renews the folder's model: the averaged weights, and the raw ones beside them."""
