@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-_PARTS, _LIKELIHOOD, _SAID = "Parts (without any: metrics, loss, novelty, coverage)", "Likelihood", "Said"
+_PARTS, _LIKELIHOOD, _SAID = "Parts", "Likelihood", "Said"
 
 
 def evaluate(
@@ -54,11 +54,13 @@ def evaluate(
     out: Path | None = typer.Option(None, help="Folder of the results. [RUN/evaluation]"),  # noqa: B008
     split: str | None = typer.Option(
         None,
-        help="held-out, train or all, of the run's own data. [held-out; all of other data]",
+        help="Of --nll: held-out, train or all of the run's own data. [held-out; all of other data]",
         rich_help_panel=_LIKELIHOOD,
     ),
     steps: int | None = typer.Option(
-        None, help="Steps of the process. [a table's own; else continuous]", rich_help_panel=_LIKELIHOOD
+        None,
+        help="Of --nll: steps of the process. [a table's own; else continuous]",
+        rich_help_panel=_LIKELIHOOD,
     ),
     variance: str | None = typer.Option(
         None,
@@ -67,19 +69,21 @@ def evaluate(
     ),
     terms: str = typer.Option(
         "50",
-        help="How many of the steps each picture is shown, unbiased; or: all.",
+        help="Of --nll: how many of the steps each picture is shown, unbiased; or: all.",
         rich_help_panel=_LIKELIHOOD,
     ),
     flow: str = typer.Option(
         "both",
-        help="How the flow dequantises: noise, uniform or both; none: the bound alone.",
+        help="Of --nll: how the flow dequantises: noise, uniform or both; none: the bound alone.",
         rich_help_panel=_LIKELIHOOD,
     ),
-    tolerance: float = typer.Option(1e-3, help="Of the flow's solver.", rich_help_panel=_LIKELIHOOD),
+    tolerance: float = typer.Option(
+        1e-3, help="Of --nll: of the flow's solver.", rich_help_panel=_LIKELIHOOD
+    ),
     clip: bool | None = typer.Option(
         None,
         "--clip/--no-clip",
-        help="Keep estimates in range. [the run's own]",
+        help="Of --nll: keep estimates in range. [the run's own]",
         rich_help_panel=_LIKELIHOOD,
     ),
     licence: str | None = typer.Option(None, help="The model's, as apache-2.0.", rich_help_panel=_SAID),
@@ -90,7 +94,8 @@ def evaluate(
 ) -> None:
     """Measure a run and write its report: how far its pictures are from real ones, whether it overfits,
     copies or leaves anything out, each with its error and beside what real pictures reach, and what to do
-    next. The report is one offline page, RUN/evaluation/report.html; RUN/README.md is the model card."""
+    next. Without single parts: --metrics all --loss --novelty --coverage. The report is one offline page,
+    RUN/evaluation/report.html; RUN/README.md is the model card."""
     from sfumato.cli import evaluating
     from sfumato.cli.likelihood import Asked
     from sfumato.reporting.energy import estimate

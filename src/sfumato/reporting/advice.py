@@ -211,8 +211,8 @@ def _left_out(run: Stored) -> Iterator[Advice]:
         yield Advice(
             "warning", "left-out",
             f"By {one['name']}, it makes less than half as many as {what} of: {listed}.",
-            "Train with balanced classes, so that each is seen equally often; more pictures of these help "
-            "most.",
+            "More pictures of these help most, then training in which each class is seen equally often"
+            + ("." if asked else "; sfumato sample --balanced evens out what is drawn."),
             "sfumato train DATA --out RUN --balance 0",
         )  # fmt: skip
     kinds = _kinds(found["modes"] or {})
