@@ -137,7 +137,8 @@ class Tuning:
         now, best, gain = line.present, line.winner, line.gain
         if now is None or best is None or gain is None:
             return f"no change: of {self.tried} samplers none is better than {_name(now)} in {n} evaluations"
-        share = [_share(part, now.figure.value) for part in (gain.value, gain.high, gain.low)]
+        whole = 0.0 if self.by_law else now.figure.value  # a share of KID, which may be 0, says nothing
+        share = [_share(part, whole) for part in (gain.value, gain.high, gain.low)]
         if not self.better:
             return (
                 f"no change: {best.candidate} is not better than {now.candidate} in {n} evaluations beyond "
