@@ -254,7 +254,7 @@ def test_the_usual_axes_hold_what_train_would_do(data: DataSet) -> None:
     usual = pixels(data, train={"steps": 1})
     axes = {axis.name: axis.values for axis in usual_axes(data, "cpu")}
     assert set(axes) == {"lr", "model", "schedule", "dropout"}
-    assert pytest.approx(usual.train.lr, rel=0.01) in axes["lr"]
+    assert pytest.approx(usual.train.lr, rel=0.05) in axes["lr"]
     assert usual.model in axes["model"]
     assert usual.schedule in axes["schedule"]
     assert usual.dropout in axes["dropout"]

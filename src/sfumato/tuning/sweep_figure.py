@@ -35,6 +35,7 @@ def sweep_figure(places: Sequence[Place]) -> Figure:
             zorder=3 if named else 2,
         )
     axes.set_yscale("log")
+    axes.tick_params(which="both", labelsize=8, colors=INK)
     if with_curve:
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, labelcolor=INK)
