@@ -115,7 +115,7 @@ def test_a_run_without_them_takes_the_same_steps(
         (["--metrics", "kid", "--metric-samples", "10"], "kid needs at least 50 generated pictures"),
         (["--metrics", "clip-score"], "clip-score is not to be had on the way by lite0"),
         (["--metrics", "sfid", "--metric-samples", "50"], "sfid is not to be had on the way by lite0"),
-        (["--metrics", "kid", "--extractor", "lite9"], "choose one of lite0"),
+        (["--metrics", "kid", "--features", "lite9"], "choose one of lite0"),
         (["--metrics", "kid", "--best-by", "fid"], "--best-by is one of loss, kid, not 'fid'"),
         (["--best-by", "kid"], "--best-by kid needs --metrics-every"),
         (["--metrics-every", "100"], "--metrics says what is looked at"),

@@ -157,10 +157,10 @@ def train(
         None, help="Images between two such looks; else about a tenth of the time.", rich_help_panel=_WATCH
     ),
     metric_samples: int = typer.Option(1000, help="Samples of a look.", rich_help_panel=_WATCH),
-    extractor: str = typer.Option(
+    features: str = typer.Option(
         "lite0", help="Through whose eyes: lite0, inception, clip or dinov2.", rich_help_panel=_WATCH
     ),
-    extractor_weights: Path | None = typer.Option(  # noqa: B008
+    features_weights: Path | None = typer.Option(  # noqa: B008
         None, help="A file or folder with the extractor's weights.", rich_help_panel=_WATCH
     ),
     best_by: str = typer.Option(
@@ -222,8 +222,8 @@ def train(
         crew = stack.enter_context(joined(device, timeout))
         show = Shown(out, crew.leads)
         pictures = prepare(
-            data, size=read_size(size), multiple=4, channels=channels, resize=read_resize(resize), hold_out=hold_out,
-            room=crop, cache=cache, progress=show.reading(asked), aligned=picture,
+            data, size=read_size(size), multiple=4, channels=channels, resize=read_resize(resize), room=crop,
+            hold_out=hold_out, cache=cache, progress=show.reading(asked), aligned=picture,
         )  # fmt: skip
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,
@@ -232,7 +232,7 @@ def train(
             self_conditioning=self_conditioning, adversarial=adversarial, flip=flip, brightness=brightness,
             contrast=contrast, saturation=saturation, balance=balance, text=_text(text, out), pooled=pooled,
             attributes=attribute or [], classes=classes, picture=picture, task=task,
-            conditioning=conditioning, class_input=class_input, extractor=extractor,
+            conditioning=conditioning, class_input=class_input, extractor=features,
             metrics=tuple(name.strip() for one in metrics or () for name in one.split(",")),
             metric_samples=metric_samples,
         )  # fmt: skip
@@ -240,7 +240,7 @@ def train(
         ran = train_run(
             pictures, settings, out, habits=habits, crew=crew, stop=asked, restart=restart,
             sample_share=sample_share, trackers=trackers(out, tensorboard, wandb, settings),
-            judging=_judging(settings, extractor_weights, show.judging(asked)),
+            judging=_judging(settings, features_weights, show.judging(asked)),
         )  # fmt: skip
         with show.progress():
             for step in ran:

@@ -131,7 +131,7 @@ def judging(weights: Path | None = None, cache: Path | None = None, progress: To
             if METRICS[name].looks_at == "scores" or real.part(METRICS[name].looks_at) is None:
                 raise SettingsError(
                     f"--metrics {name} is not to be had on the way by {extractor.name}: leave it out, or "
-                    "choose another --extractor"
+                    "choose other --features"
                 )
         wishes, shown = drawing.known([int(rows[i % len(rows)]) for i in range(n)])
         return DrawnJudge(drawing, names, real, drawing.recipe(wishes, seed=seed), shown, seed)
