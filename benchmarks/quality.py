@@ -240,7 +240,7 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
         return lesson.losses(x0, {}, range(first, first + len(x0))).mean()
 
     tell = lambda x, l: model(x, at(l)).eps
-    contestant = Contestant(model, loss, tell, optimiser, float(train.ema), train.warmup)
+    contestant = Contestant(model, loss, tell, optimiser, float(train.ema))
     plain = contestant.step
 
     def paced(x0: Tensor, share: float) -> None:

@@ -201,8 +201,6 @@ def test_defaults_follow_from_the_data(data: DataSet) -> None:
     assert settings.train.drop == 0.1
     assert settings.dropout == 0.1
     assert settings.train.weight == "v"
-    assert settings.train.warmup == 50
-    assert pixels(data, train={"steps": 600}).train.warmup == 30
     assert any("3 classes" in reason for reason in settings.reasons)
     assert any("minutes" in reason for reason in settings.reasons)
     assert pixels(data, device="cuda").model == "base"

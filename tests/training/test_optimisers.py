@@ -67,6 +67,13 @@ def test_rate_rises_and_falls() -> None:
     assert pace.rate(100, 1.0) == pytest.approx(0.1)
 
 
+def test_a_warm_up_of_no_number_of_steps_is_a_twentieth_of_the_run_or_100_steps() -> None:
+    pace = Pace(1.0, floor=1.0)
+    assert pace.rate(0, 0.0) == pytest.approx(1 / 101)
+    assert pace.rate(10, 0.025) == pytest.approx(0.5)
+    assert pace.rate(3, 0.05) == pace.rate(100, 0.0) == pace.rate(50_000, 0.9) == 1.0
+
+
 def test_budget() -> None:
     assert Budget(steps=10).share(5, 0, 0.0) == 0.5
     assert Budget(images=100).share(0, 250, 0.0) == 1.0

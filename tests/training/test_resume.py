@@ -195,7 +195,7 @@ def test_another_run_is_refused_by_name(runner: Callable[[str], Runner]) -> None
 
 def test_a_run_may_be_prolonged(runner: Callable[[str], Runner]) -> None:
     """It goes on from its last step at the pace of its new length, bit for bit wherever it is cut."""
-    short, long = replace(SETTINGS, steps=8, warmup=0), replace(SETTINGS, steps=16)
+    short, long = replace(SETTINGS, steps=8), replace(SETTINGS, steps=16)
     whole = runner("whole")
     first = whole.train(settings=short)
     then = whole.train(settings=long)

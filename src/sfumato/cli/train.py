@@ -101,7 +101,9 @@ def train(
     accumulate: int = typer.Option(1, help="Parts that a batch is computed in.", rich_help_panel=_STEP),
     lr: float | None = typer.Option(None, help="The highest learning rate.", rich_help_panel=_STEP),
     warmup: int | None = typer.Option(
-        None, help="Steps until the highest learning rate.", rich_help_panel=_STEP
+        None,
+        help="Steps until the highest learning rate. [a twentieth of the run, at most 100]",
+        rich_help_panel=_STEP,
     ),
     floor: float = typer.Option(
         0.01, help="The last learning rate, as a share of the highest.", rich_help_panel=_STEP

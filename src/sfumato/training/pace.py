@@ -39,14 +39,14 @@ class Budget:
 @dataclass(frozen=True)
 class Pace:
     """Linear warm-up over `warmup` steps, then a cosine from the peak to floor x peak (Loshchilov & Hutter
-    2017)."""
+    2017). Without a number of steps the warm-up takes a twentieth of the budget, at most 100 steps."""
 
     peak: float
-    warmup: int = 100
+    warmup: int | None = None
     floor: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.peak > 0 or self.warmup < 0 or not 0 <= self.floor <= 1:
+        if not self.peak > 0 or (self.warmup or 0) < 0 or not 0 <= self.floor <= 1:
             raise SettingsError(
                 f"a learning rate needs a peak above 0, a warm-up of 0 or more steps and a floor in 0 .. 1, "
                 f"not {self.peak}, {self.warmup}, {self.floor}"
@@ -54,5 +54,8 @@ class Pace:
 
     def rate(self, step: int, share: float) -> float:
         """The learning rate of step 0, 1, ... when this share of the budget is used up."""
-        rise = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.peak * rise * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2)
+        rise = (step + 1) / ((100 if self.warmup is None else self.warmup) + 1)
+        if self.warmup is None:
+            rise = max(rise, 20 * share)
+        fall = self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2
+        return self.peak * min(1.0, rise) * fall

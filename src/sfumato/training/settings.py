@@ -47,7 +47,7 @@ class TrainSettings:
     accumulate: int = 1
     optimiser: str = "adamw"
     lr: float = 4e-4
-    warmup: int = 100
+    warmup: int | None = None
     floor: float | int = 0.01
     weight_decay: float | int = 0.01
     temperature: float | int = 1e-7
@@ -77,7 +77,7 @@ class TrainSettings:
         for name in ("batch", "accumulate", "tolerance"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name} must be at least 1, not {getattr(self, name)}")
-        least0 = ("warmup", "weight_decay", "temperature", "clip", "averages", "validate", "metrics_every")
+        least0 = ("weight_decay", "temperature", "clip", "averages", "validate", "metrics_every")
         for name in (*least0, "patience", "huber", "bound"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise SettingsError(
@@ -165,12 +165,10 @@ class TrainSettings:
         return int(share * self.averages + 1e-9)
 
     def differences(self, other: TrainSettings) -> list[str]:
-        """What differs, for people: "batch (64, now 32)". Not the length, since a run may be prolonged, nor
-        the warm-up that goes with it."""
+        """What differs, for people: "batch (64, now 32)". Not the length, since a run may be prolonged."""
         mine, theirs = self.to_json(), other.to_json()
         changed = [name for name in mine if mine[name] != theirs[name]]
-        free = {*LENGTH, "warmup"} if any(name in LENGTH for name in changed) else set[str]()
-        return [f"{name} ({mine[name]}, now {theirs[name]})" for name in changed if name not in free]
+        return [f"{name} ({mine[name]}, now {theirs[name]})" for name in changed if name not in LENGTH]
 
 
 def _fits(value: object, kind: str) -> bool:

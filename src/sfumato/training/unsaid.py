@@ -19,7 +19,7 @@ _PATIENCE = 20
 
 
 def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
-    """The batch, the learning rate and its warm-up, the average."""
+    """The batch, the learning rate, the average."""
     reasons: list[str] = []
     said.setdefault("batch", min(_BATCHES[model], max(8, images)))
     if "lr" not in said:
@@ -27,7 +27,6 @@ def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
         reasons.append(
             f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
         )
-    said.setdefault("warmup", _warmup(said))
     said.setdefault("ema", _DECAYS[model])
     return reasons
 
@@ -79,11 +78,3 @@ def sampler(others: Mapping[str, Any]) -> SamplerSettings:
     if others.get("learned_variance"):
         return SamplerSettings(name="ddpm-learned", steps=50)
     return SamplerSettings()
-
-
-def _warmup(said: Mapping[str, Any]) -> int:
-    """A twentieth of the run, at most 100 steps; 50 where its steps are not known beforehand."""
-    if said.get("minutes") is not None:
-        return 50
-    steps = said["steps"] if said.get("steps") is not None else said["images"] // said["batch"]
-    return min(100, steps // 20)
