@@ -84,6 +84,7 @@ def test_confusion_counts_and_knows_nothing_of_absent_classes() -> None:
     torch.testing.assert_close(found[2], torch.tensor([0.055, 0.055, 0.89]).double(), rtol=0, atol=0.002)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_shares_and_no_bias_is_seen_as_none() -> None:
     """40 models with a bias and 40 without, judged by a judge that is often wrong."""
     biased = torch.tensor([0.65, 0.3, 0.05])

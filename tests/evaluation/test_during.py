@@ -26,6 +26,8 @@ from sfumato.training.logs import LOG, read_log
 from sfumato.training.recipes import pixels
 from sfumato.training.run import train_run
 
+pytestmark = pytest.mark.slow
+
 APP = typer.Typer()
 APP.command()(train)
 SAMPLES = 50

@@ -283,6 +283,7 @@ def test_a_pickle_without_end_is_left_early(tmp_path: Path, monkeypatch: pytest.
         read_torch(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
 def test_thousands_of_damaged_files_give_tensors_or_one_sentence(zipped: bool, tmp_path: Path) -> None:
     value = {"net": collections.OrderedDict(a=torch.arange(6.0).view(2, 3).T, b=torch.ones(2).half()), "n": 3}

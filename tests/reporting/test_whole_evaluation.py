@@ -20,6 +20,8 @@ from sfumato.reporting.stored import read_records, stored
 from sfumato.reporting.subject import subject
 from sfumato.runs import load
 
+pytestmark = pytest.mark.slow
+
 EVERY, HELD = 180, 0.35
 
 

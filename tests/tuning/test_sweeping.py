@@ -81,6 +81,7 @@ def whole(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_planted_rate_wins_under_both_schedules(whole: Path) -> None:
     found = json.loads((whole / "results.json").read_text())
     rates = [trial["said"]["lr"] for trial in found["trials"]]
@@ -95,6 +96,7 @@ def test_the_planted_rate_wins_under_both_schedules(whole: Path) -> None:
         assert picture.size[0] > 400
 
 
+@pytest.mark.slow
 def test_what_is_left_is_a_command_and_a_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first: Any = read_json(whole / "winner.json")
     words = shlex.split(first["command"])
@@ -134,6 +136,7 @@ def test_a_killed_sweep_ends_as_if_it_never_was(data: DataSet, whole: Path, tmp_
     assert outcome(out) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_keeps_everything_and_goes_on(data: DataSet, whole: Path, tmp_path: Path) -> None:
     out, count = tmp_path / "sweep", 0
 
