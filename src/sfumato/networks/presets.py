@@ -25,7 +25,7 @@ class Size:
 SIZES: dict[str, Size] = {
     "tiny": Size((16, 32, 64), 1, 8, 2e-3, (64, 2)),
     "small": Size((32, 64, 128), 1, 16, 1e-3, (128, 3)),
-    "base": Size((64, 96, 192), 2, 16, 5e-4, (256, 4)),
+    "base": Size((64, 96, 192), 2, 16, 1e-3, (256, 4)),
     "large": Size((128, 192, 384), 2, 32, 2e-4, (512, 6)),
 }
 """About 0.7, 3, 9 and 37 million parameters for images of 32 x 32."""
