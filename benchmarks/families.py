@@ -342,7 +342,7 @@ def write_samples(path: Path, rows: Mapping[str, Tensor], columns: int = 24, lin
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
