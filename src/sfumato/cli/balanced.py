@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from sfumato.cli.telling import on_one_line
 from sfumato.errors import SettingsError
 from sfumato.evaluation.balanced import Balanced, balanced
 from sfumato.runs import Recipe, Run
@@ -32,13 +33,7 @@ def check_balanced(
 
 def choose(run: Run, recipe: Recipe, number: int | None) -> Balanced:
     """The pictures to keep, told on the way."""
-
-    def tell(done: int, wanted: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == wanted else ""
-            print(f"\r{done}/{wanted} chosen", end=end, file=sys.stderr, flush=True)
-
-    found = balanced(run, recipe, EACH if number is None else number, tell)
+    found = balanced(run, recipe, EACH if number is None else number, on_one_line("chosen"))
     for line in found.lines():
         print(line, file=sys.stderr)
     return found

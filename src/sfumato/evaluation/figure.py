@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sfumato.evaluation.shares import Z95
+from sfumato.evaluation.shares import Z95, wilson
 
 SPLITS = 20
 """How often the pictures are cut into halves."""
@@ -29,15 +29,14 @@ class Figure(NamedTuple):
 
     @staticmethod
     def of_share(value: float, error: float, n: int) -> Figure:
-        """A share of n with this standard error by Wilson's interval (1927), with the number of independent
+        """A share of n with this standard error by Wilson's interval, with the number of independent
         pictures that would have this error, as for the shares of a survey (Korn & Graubard 1998); at most n.
         Near 0 and 1 the error vanishes and the interval keeps a width."""
         z2 = T95**2
         drawn_in = (value * n + z2 / 2) / (n + z2)  # Agresti & Coull's: never 0 or 1
         alike = min(float(n), drawn_in * (1 - drawn_in) / error**2) if error else float(n)
-        centre = (value * alike + z2 / 2) / (alike + z2)
-        reach = math.sqrt(z2 * alike * value * (1 - value) + z2**2 / 4) / (alike + z2)
-        return Figure(value, min(value, max(0.0, centre - reach)), max(value, min(1.0, centre + reach)))
+        low, high = wilson(value, alike, T95)
+        return Figure(value, min(value, low), max(value, high))
 
 
 def halves_error(halves: Tensor) -> float:

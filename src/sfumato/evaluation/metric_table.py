@@ -69,6 +69,15 @@ _BIASED = (
 )
 _SHARE = "at {n:,} pictures the balls are wide: compare it only at the same n, and with real against real"
 
+
+def _of_balls(compute: Compute, k: int, trusted: int = 0) -> Metric:
+    """A metric of the balls around pictures that reach their k-th neighbours."""
+    settings: Mapping[str, Setting] = {"k": k}
+    return Metric(
+        "higher", 50, compute, _HALVES, nearest=True, settings=settings, trusted=trusted, doubt=_SHARE
+    )
+
+
 METRICS: Mapping[str, Metric] = {
     "kid": Metric(
         "lower",
@@ -112,37 +121,10 @@ METRICS: Mapping[str, Metric] = {
         trusted=5000,
         doubt="of {n:,} pictures it is too low: compare it only at the same n",
     ),
-    "precision": Metric(
-        "higher",
-        50,
-        _precision_recall,
-        _HALVES,
-        nearest=True,
-        settings={"k": NEAREST},
-        trusted=1000,
-        doubt=_SHARE,
-    ),
-    "recall": Metric(
-        "higher",
-        50,
-        _precision_recall,
-        _HALVES,
-        nearest=True,
-        settings={"k": NEAREST},
-        trusted=1000,
-        doubt=_SHARE,
-    ),
-    "density": Metric("higher", 50, _density_coverage, _HALVES, nearest=True, settings={"k": NEIGHBOURS}),
-    "coverage": Metric(
-        "higher",
-        50,
-        _density_coverage,
-        _HALVES,
-        nearest=True,
-        settings={"k": NEIGHBOURS},
-        trusted=1000,
-        doubt=_SHARE,
-    ),
+    "precision": _of_balls(_precision_recall, NEAREST, 1000),
+    "recall": _of_balls(_precision_recall, NEAREST, 1000),
+    "density": _of_balls(_density_coverage, NEIGHBOURS),
+    "coverage": _of_balls(_density_coverage, NEIGHBOURS, 1000),
     "clip-score": Metric(
         "higher",
         10,

@@ -13,6 +13,15 @@ Z95 = 1.959963984540054
 """The standard normal's 97.5 % quantile: 95 % lie within it on both sides."""
 
 
+def wilson(share: float, of: float | int, quantile: float = Z95) -> tuple[float, float]:
+    """Wilson's interval of a share of `of` (1927): all p with |share - p| <= q sqrt(p (1 - p) / of)."""
+    squared = quantile**2
+    centre, scale = share + squared / (2 * of), 1 + squared / of
+    reach = quantile * math.sqrt(share * (1 - share) / of + squared / (4 * of**2))
+    low, high = (centre - reach) / scale, (centre + reach) / scale
+    return 0.0 if share == 0 else max(0.0, low), 1.0 if share == 1 else min(1.0, high)
+
+
 @dataclass(frozen=True)
 class Share:
     """`count` of `of`, which is at least 1."""
@@ -27,12 +36,8 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval (1927): the shares p with |value - p| <= z sqrt(p (1 - p) / n)."""
-        p, n, z2 = self.value, self.of, Z95**2
-        centre, scale = p + z2 / (2 * n), 1 + z2 / n
-        reach = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
-        low = 0.0 if self.count == 0 else (centre - reach) / scale
-        return low, 1.0 if self.count == self.of else (centre + reach) / scale
+        """Wilson's 95 % interval."""
+        return wilson(self.value, self.of)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

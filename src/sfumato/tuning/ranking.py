@@ -12,6 +12,7 @@ import torch
 from sfumato.errors import SettingsError
 from sfumato.evaluation.figure import Figure
 from sfumato.evaluation.record import Record, difference
+from sfumato.evaluation.shares import Z95
 from sfumato.tuning.space import words
 from sfumato.tuning.trial import Result
 
@@ -77,7 +78,7 @@ def table(places: Sequence[Place], by: By) -> Iterator[str]:
         if one.failed is not None:
             yield f"| - | {one.number} | {words(one.said)} | {one.failed} |" + " |" * (4 if has_kid else 3)
             continue
-        loss = "-" if one.loss is None else f"{one.loss.value:.4f} ± {1.96 * one.loss.error:.4f}"
+        loss = "-" if one.loss is None else f"{one.loss.value:.4f} ± {Z95 * one.loss.error:.4f}"
         apart = "" if place.behind is None else _apart(place.behind, by)
         cells = [str(rank), str(one.number), words(one.said), loss, apart]
         cells += [_kid(one.kid)] if has_kid else []
