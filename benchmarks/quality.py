@@ -45,14 +45,10 @@ from sfumato.noise import Noise, permutation
 from sfumato.plans import descend
 from sfumato.sampling import sample
 from sfumato.solvers.multistep import Multistep
+from sfumato.tuning.loss import LOG_SNRS, at
 
 SLICE = 15.0
 BATCH = 64
-LOG_SNRS = torch.linspace(-8, 8, 16, dtype=torch.float64)
-
-
-def at(log_snr: Tensor) -> Level:
-    return Level(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
 
 
 @dataclass
