@@ -3,10 +3,10 @@
     python benchmarks/balance.py runs/digits [--minutes 9 --classifier-minutes 9 -n 400 --each 30 --home DIR]
 
 Of the digits 0 to 4 one in ten is kept, of 5 to 9 all. The run is trained on with these, told no classes, and
-a classifier of noisy pictures is trained on them. Then digits are drawn without asking for a class, and by
-`sfumato sample --class none --balanced`. What was drawn is judged by another classifier, trained on what an
-extractor sees in all digits, whose errors are taken out (`evaluation.groups`). --home: a folder where what
-was trained is kept and found again.
+a classifier of noisy pictures is trained on them, each class equally often. Then digits are drawn without
+asking for a class, and by `sfumato sample --class none --balanced`. What was drawn is judged by another
+classifier, trained on what an extractor sees in all digits, whose errors are taken out (`evaluation.groups`).
+--home: a folder where what was trained is kept and found again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def prepared(run: Path, home: Path, minutes: float, classifier_minutes: float) -
     if not out.exists():
         gone_on(run, home / "plain-unbalanced.npz", out, minutes, batch=32, lr=1e-3)
     if not (out / "classifier").exists():
-        words = ["train-classifier", str(out), str(data), "--minutes", str(classifier_minutes)]
+        words = ["train-classifier", str(out), str(data), "--balance", "0"]
+        words += ["--minutes", str(classifier_minutes)]
         subprocess.run([sys.executable, "-m", "sfumato", *words], check=True)
     return out
 

@@ -120,7 +120,7 @@ def test_a_class_that_is_never_drawn_ends_it(plain: Path, tmp_path: Path) -> Non
     save(tmp_path / "run", run.model, run.card)
     save_classifier(tmp_path / "run", stored.network, stored.card)
     never = load(tmp_path / "run", "cpu")
-    with pytest.raises(SettingsError, match=f"among {SURPLUS * 3} pictures there are only .*0 of dog"):
+    with pytest.raises(SettingsError, match=f"among {SURPLUS * 3} pictures .* only .*0 of dog"):
         balanced(never, never.recipe(1, steps=2), 1)
     other = ClassifierCard.of(CONFIG, small.CLASSES, ImageSettings(channels=1, height=16, width=16))
     save_classifier(tmp_path / "run", stored.network, other)

@@ -111,6 +111,6 @@ def _judged(run: Run, stored: StoredClassifier, recipe: Recipe) -> list[int | No
 def _give_up(run: Run, names: Sequence[str], found: Sequence[int], each: int, drawn: int) -> None:
     rare = ", ".join(f"{count} of {name}" for name, count in zip(names, found) if count < each)
     raise SettingsError(
-        f"{run.path}: among {drawn:,} pictures there are only {rare}, not {each}: ask for fewer with -n, or "
-        "train it on balanced classes (sfumato train --balance 0)"
+        f"{run.path}: among {drawn:,} pictures its classifier finds only {rare}, not {each}: ask for fewer "
+        "with -n, or train the classifier on balanced classes (sfumato train-classifier --balance 0)"
     )
