@@ -41,7 +41,7 @@ from quality import SLICE, hear, say
 from torch import Tensor, nn
 from vae import Vae
 
-from sfumato.card import build
+from sfumato.assembled import build
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.evaluation.frechet import fid

@@ -21,7 +21,8 @@ import pytest
 import typer.main
 from PIL import Image
 
-from sfumato.card import Card, ImageSettings, SamplerSettings, build
+from sfumato.assembled import build
+from sfumato.card import Card, ImageSettings, SamplerSettings
 from sfumato.cli import app
 from sfumato.folders.run import save
 from sfumato.networks import UNetConfig, parameter_count

@@ -47,6 +47,7 @@ FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
             frozenset({"sampling", "sampler_names", "training"}),
             frozenset({"walkers"}),
             frozenset({"interop", "card", "samplers"}),
+            frozenset({"assembled"}),
         ),
     ),
     # training writes runs and a run reads back its averages, so the package stands on two floors

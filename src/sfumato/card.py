@@ -11,23 +11,18 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, ValidationError, model_validator
-from torch import nn
 
 from sfumato import noise
 from sfumato.conditions.classes import Classes
 from sfumato.conditions.schema import Conditions, Reader
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import read_json
-from sfumato.model import Label, Model
+from sfumato.model import Label
 from sfumato.networks import Config, DiTConfig, UNetConfig, to_json
-from sfumato.networks import build as build_network
-from sfumato.networks.text import TextTransformer
 from sfumato.predictions import Prediction
 from sfumato.records.conditions import (
     AttributeSettings,
-    OwnText,
     PictureSettings,
     TextSettings,
     make_attributes,
@@ -51,7 +46,6 @@ from sfumato.records.predictions import (
     Steps,
     describe_label,
     describe_prediction,
-    make_label,
     make_prediction,
 )
 from sfumato.records.schedules import (
@@ -61,6 +55,7 @@ from sfumato.records.schedules import (
     make_schedule,
     schedule_hash,
 )
+from sfumato.records.sentence import sentence
 from sfumato.schedules import Schedule
 
 FORMAT = 1
@@ -245,14 +240,6 @@ class Card(Part):
             raise SettingsError(f"this card cannot be changed so: {sentence(error)}") from None
 
 
-def sentence(error: ValidationError) -> str:
-    """The first thing that pydantic found, in a few words: where, and what."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part)[:60] for part in first["loc"])
-    words = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {words}"[:400] if place else words[:400]
-
-
 def parse_card(value: object, where: Path | str) -> Card:
     """The card that a JSON value describes, its schedule checked by its hash. Raises RunError."""
     if isinstance(value, dict) and "format" in value and value["format"] != FORMAT:
@@ -295,36 +282,3 @@ def check_schedule(card: Card, where: Path | str) -> Schedule:
             f"{found[:10]}, trained on {card.schedule_hash[:10]}): restore the schedule that was there"
         )
     return schedule
-
-
-def assemble(card: Card, network: nn.Module, text: nn.Module | None = None) -> Model:
-    """The model of a card around a network, and a text encoder of its own, that are there already."""
-    return Model(
-        network,
-        check_schedule(card, "the card"),
-        make_prediction(card.prediction),
-        make_label(card.label),
-        card.data_std,
-        card.learned_variance,
-        card.self_conditioned,
-        text,
-        0 if card.picture is None else card.picture.channels,
-    )
-
-
-def build(card: Card, seed: int = 0) -> Model:
-    """A new model with the initial weights of this seed: a function of (card, seed) alone."""
-    with noise.seeded(seed, "weights"):
-        return assemble(card, build_network(card.config()), own_text(card))
-
-
-def own_text(card: Card) -> TextTransformer | None:
-    """A new text encoder for a card with one of its own; torch's initialisers draw inside."""
-    return TextTransformer(card.text.config()) if isinstance(card.text, OwnText) else None
-
-
-def empty(card: Card) -> Model:
-    """The card's model without memory (on the "meta" device): names and shapes only."""
-    with torch.device("meta"):
-        network, text = build_network(card.config()), own_text(card)
-    return assemble(card, network, text)

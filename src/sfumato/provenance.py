@@ -20,7 +20,6 @@ import torch
 from pydantic import Field, ValidationError
 
 from sfumato import __version__, noise
-from sfumato.card import sentence
 from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import LONGEST
 from sfumato.data.bundled import bundled_name
@@ -36,6 +35,7 @@ from sfumato.guides.account import (
     pairs_of,
 )
 from sfumato.records.schedules import Part
+from sfumato.records.sentence import sentence
 from sfumato.runs import Recipe, Run
 
 MOST = 100_000

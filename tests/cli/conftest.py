@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from corpora import small
-from sfumato.card import ImageSettings, build
+from sfumato.assembled import build
+from sfumato.card import ImageSettings
 from sfumato.predictions import V
 from sfumato.runs import save
 from sfumato.tables import Table

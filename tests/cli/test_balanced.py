@@ -10,7 +10,8 @@ import torch
 
 from corpora import small
 from sfumato import cli
-from sfumato.card import ImageSettings, build
+from sfumato.assembled import build
+from sfumato.card import ImageSettings
 from sfumato.errors import RunError, SettingsError
 from sfumato.evaluation.balanced import SURE, SURPLUS, balanced
 from sfumato.folders.classifier import ClassifierCard, open_classifier, save_classifier

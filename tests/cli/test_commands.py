@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sfumato import cli
-from sfumato.card import build
+from sfumato.assembled import build
 from sfumato.data.decode import decode
 from sfumato.files.pictures import grid, read_recipe, to_bytes, write_png
 from sfumato.files.png import SOURCE

@@ -11,7 +11,7 @@ from PIL import Image
 
 from corpora import small, told
 from sfumato import cli
-from sfumato.card import build
+from sfumato.assembled import build
 from sfumato.data.decode import decode
 from sfumato.editing.inpaint import inpaint
 from sfumato.editing.job import bench

@@ -13,7 +13,7 @@ from PIL import Image
 
 from corpora import small
 from sfumato import cli
-from sfumato.card import build
+from sfumato.assembled import build
 from sfumato.data.decode import decode
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import grid, to_bytes

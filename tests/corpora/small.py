@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sfumato.card import Card, ImageSettings, build
+from sfumato.assembled import build
+from sfumato.card import Card, ImageSettings
 from sfumato.model import Label, Steps
 from sfumato.networks import UNetConfig
 from sfumato.predictions import Epsilon, Prediction

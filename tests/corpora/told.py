@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from corpora import small
-from sfumato.card import Card, build
+from sfumato.assembled import build
+from sfumato.card import Card
 from sfumato.conditions.attributes import Attributes, Choice, Labels, Number
 from sfumato.conditions.classes import Classes
 from sfumato.conditions.schema import Conditions

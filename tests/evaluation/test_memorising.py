@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corpora import small
 from evaluation.fields import SIDE, a_set, extractor, pictures
-from sfumato.card import build
+from sfumato.assembled import build
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.denoiser import Bound

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import sfumato
-from sfumato.card import Card, ImageSettings, SamplerSettings, build
+from sfumato.assembled import build
+from sfumato.card import Card, ImageSettings, SamplerSettings
 from sfumato.data.arrays import read_arrays
 from sfumato.data.prepare import prepare
 from sfumato.errors import SettingsError

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sfumato import plans
-from sfumato.card import Card, ImageSettings, build
+from sfumato.assembled import build
+from sfumato.card import Card, ImageSettings
 from sfumato.errors import RunError, SfumatoError
 from sfumato.model import LogSigma, Steps
 from sfumato.networks import DiTConfig, UNetConfig

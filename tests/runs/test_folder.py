@@ -16,7 +16,8 @@ from torch import Tensor
 
 from corpora import small
 from sfumato import schedules as s
-from sfumato.card import Card, ImageSettings, TrainingSettings, WeightsSettings, build, parse_card
+from sfumato.assembled import build
+from sfumato.card import Card, ImageSettings, TrainingSettings, WeightsSettings, parse_card
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import write_json, write_tensors
 from sfumato.folders.run import RAW, open_folder, save

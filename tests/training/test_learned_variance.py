@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sfumato.assembled import build
 from sfumato.bound import Variance
-from sfumato.card import build
 from sfumato.data.dataset import Batch, DataSet
 from sfumato.data.toy import Mixture
 from sfumato.errors import SettingsError

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
-from sfumato.card import sentence
 from sfumato.data.fit import Resize
 from sfumato.errors import ImageFileError
 from sfumato.files.pictures import read_recipe
 from sfumato.provenance import Hash, Origin, Text, check_places, parameters
 from sfumato.records.schedules import Part
+from sfumato.records.sentence import sentence
 
 ROOM = 48 << 10
 """The most bytes of an account with those of its sources; beyond, their places and hashes alone are kept."""

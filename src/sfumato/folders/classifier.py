@@ -18,13 +18,14 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
-from sfumato.card import DataSettings, ImageSettings, Name, TrainingSettings, sentence
+from sfumato.card import DataSettings, ImageSettings, Name, TrainingSettings
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import inside, read_tensors, write_json, write_tensors
 from sfumato.files.json_file import parse_json
 from sfumato.files.manifest import hash_file
 from sfumato.networks import Classifier, ClassifierConfig, from_json, to_json
 from sfumato.records.schedules import Part
+from sfumato.records.sentence import sentence
 
 FOLDER = "classifier"
 WEIGHTS, READABLE = f"{FOLDER}/classifier.safetensors", f"{FOLDER}/classifier.json"

@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sfumato.card import CARD, Card, ImageSettings, TrainingSettings, WeightsSettings, empty, read_card
+from sfumato.assembled import empty
+from sfumato.card import CARD, Card, ImageSettings, TrainingSettings, WeightsSettings, read_card
 from sfumato.conditions.schema import Reader
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors

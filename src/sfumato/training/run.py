@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from sfumato.card import Card, TrainingSettings, WeightsSettings, build
+from sfumato.assembled import build
+from sfumato.card import Card, TrainingSettings, WeightsSettings
 from sfumato.data.batches import Batches
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError, SettingsError

@@ -17,7 +17,6 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from sfumato.card import sentence
 from sfumato.data.dataset import DataSet
 from sfumato.errors import RunError
 from sfumato.evaluation.feature_set import FeatureSet
@@ -28,6 +27,7 @@ from sfumato.evaluation.record import Record
 from sfumato.evaluation.sets import of_run
 from sfumato.files import read_json, write_json
 from sfumato.records.schedules import Part
+from sfumato.records.sentence import sentence
 from sfumato.runs import Run, load
 from sfumato.training.average import Snapshot
 from sfumato.training.errors import TrainingError
