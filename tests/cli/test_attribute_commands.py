@@ -162,6 +162,25 @@ def test_sliders_stand_at_the_picture_and_move_away_on_both_sides(place: Path, p
     assert far[0] > far[1] > 0 < far[3] < far[4]
 
 
+def test_a_slide_is_not_made_again_with_other_directions(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of directions is a source of the edit like its pictures, by its hash."""
+    own = ["--file", "own.safetensors"]
+    assert edit(place, "directions", "--pictures", 6, "--count", 2, *own, "--out", "found.png") == 0
+    assert edit(place, "slide", "--amounts", "-40,40", *own, "--out", "other.png") == 0
+    assert run(["replay", str(place / "other.png")]) == 0
+    kept = (place / "own.safetensors").read_bytes()
+    assert edit(place, "directions", "--pictures", 7, "--count", 2, *own, "--out", "found.png") == 0
+    capsys.readouterr()
+    assert run(["replay", str(place / "other.png")]) == 1
+    told = capsys.readouterr().err
+    assert "own.safetensors holds other directions than the edit used" in told
+    assert told.count("\n") == 1
+    (place / "own.safetensors").write_bytes(kept)
+    assert run(["replay", str(place / "other.png")]) == 0
+
+
 def test_a_style_keeps_the_structure_that_is_asked_for(place: Path) -> None:
     words = [
         "a.png",

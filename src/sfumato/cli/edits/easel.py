@@ -24,12 +24,17 @@ from sfumato.files.pictures import Pixels
 from sfumato.guides.classifier import names_of
 from sfumato.runs import Recipe, Run
 
+DIRECTIONS = "directions"
+"""The part that a file of directions has in an edit: what was read of it is kept as its hash alone."""
+
 COLOURS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
 
 
-def from_file(path: Path) -> np.ndarray:
+def from_file(path: Path, role: str = "picture") -> np.ndarray:
     """The pixels of a picture's file, (H, W, C), uint8 or uint16; or a picture's noise, (C, H, W),
-    float32."""
+    float32; or, of directions, the bytes of their file, (n,) uint8."""
+    if role == DIRECTIONS:
+        return np.frombuffer(path.read_bytes(), np.uint8)
     return read_noise(path).numpy() if path.suffix == ENDING else decode(path).array
 
 
@@ -38,14 +43,14 @@ class Shelf:
     """The pictures that an edit reads. What was read is remembered with its part in the edit. told: what a
     file says of how it was made."""
 
-    look: Callable[[Path], np.ndarray] = from_file
+    look: Callable[[Path, str], np.ndarray] = from_file
     told: Callable[[Path], Account | None] = account_of
     seen: dict[tuple[str, Path], np.ndarray] = field(default_factory=dict[tuple[str, Path], np.ndarray])
 
     def read(self, path: Path, role: str = "picture") -> np.ndarray:
         """The pixels, (H, W, C), uint8 or uint16. role: "picture", "mask", "style", ..."""
         if (role, path) not in self.seen:
-            self.seen[role, path] = self.look(path)
+            self.seen[role, path] = self.look(path, role)
         return self.seen[role, path]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.drawing import GRID
-from sfumato.cli.edits.easel import Easel
+from sfumato.cli.edits.easel import DIRECTIONS, Easel
 from sfumato.cli.edits.starts import bench_of, conditional, starts
 from sfumato.editing.directions import (
     SPACES,
@@ -97,6 +97,7 @@ def opened(easel: Easel, path: Path) -> tuple[Directions, tuple[str, ...]]:
     """The directions in a file; told: where they are those of other weights."""
     if not path.exists():
         raise SettingsError(f"{path} is not there: find directions first, with sfumato edit directions")
+    easel.pixels(path, DIRECTIONS)
     found, about = load_directions(path)
     other = about.get("weights") != easel.run.sha256
     return found, (f"{path}: found with other weights than these",) if other else ()

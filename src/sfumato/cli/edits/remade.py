@@ -13,7 +13,7 @@ import numpy as np
 from sfumato.cli.again import Verdict, compare, find_run, recipe_of
 from sfumato.cli.drawing import check_target, pixels
 from sfumato.cli.edit import TASKS
-from sfumato.cli.edits.easel import Easel, Result, Shelf, from_file
+from sfumato.cli.edits.easel import DIRECTIONS, Easel, Result, Shelf, from_file
 from sfumato.cli.edits.options import Task
 from sfumato.cli.edits.results import Files, sheet
 from sfumato.data.decode import decode
@@ -78,6 +78,14 @@ def made_again(account: Account, path: Path, finder: Finder, wanted: str) -> Pix
     return shown if same else pixels(run, run.make(recipe))[index]
 
 
+def _same(source: Source, path: Path) -> np.ndarray:
+    """The bytes of the directions that an edit used. Raises ImageFileError where they are others now."""
+    found = from_file(path, DIRECTIONS)
+    if pixel_hash(found) != source.sha256:
+        raise ImageFileError(f"{path} holds other directions than the edit used: put those there again")
+    return found
+
+
 def _as_read(shown: Pixels) -> np.ndarray:
     """Through a file and back: the one door keeps 8 bits of deep colour."""
     return decode(encode_png(shown, {})).array
@@ -133,11 +141,13 @@ class Redo:
             )
         own, folder = _options(made, task, path), path.parent
         known = {folder / source.path: source for source in made.sources}
+        directions = next((source for source in made.sources if source.role == DIRECTIONS), None)
 
-        def look(asked: Path) -> np.ndarray:
-            if asked not in known:
+        def look(asked: Path, role: str) -> np.ndarray:
+            source = directions if role == DIRECTIONS else known.get(asked)
+            if source is None:
                 raise ImageFileError(f"{path}: its account does not say what {asked} was: use another copy")
-            return finder.pixels(known[asked], asked, folder)
+            return finder.pixels(source, asked, folder) if source is not directions else _same(source, asked)
 
         run = _run(made.origin, path, finder)
         shelf = Shelf(look, lambda asked: known[asked].account)
