@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ModelFileError
-from sfumato.files import pickled
+from sfumato.files import archive, pickled
 from sfumato.files.tensors import write_tensors
 from sfumato.files.torch_file import MAGIC, read_torch, read_weights
 
@@ -77,15 +78,15 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     return {name: value}
 
 
-@pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("zipped", "protocol"),
+    [*((True, protocol) for protocol in (2, 3, 4, 5)), (False, 2)],  # the older format is of protocol 2
+)
 @pytest.mark.parametrize("table", _tables())
 def test_what_torch_save_wrote_comes_back_to_the_bit(
     table: str, zipped: bool, protocol: int, tmp_path: Path
 ) -> None:
     value = _tables()[table]
-    if not zipped and protocol > 2:
-        pytest.skip("the older format is of protocol 2")
     tensors, plain = read_torch(saved(value, tmp_path / "x.pt", zipped, protocol))
     wanted = flat(value)
     assert list(tensors) == [name for name, one in wanted.items() if isinstance(one, Tensor)]
@@ -272,6 +273,44 @@ def test_members_of_an_archive_that_lie_in_one_another_are_refused(tmp_path: Pat
     path = tmp_path / "x.pth"
     path.write_bytes(content[: at + 42] + first.to_bytes(4, "little") + content[at + 46 :])
     with pytest.raises(ModelFileError, match="lie in one another"):
+        read_torch(path)
+
+
+def _ended(members: int, length: int, start: int = 0) -> bytes:
+    """The end of an archive that says so much of its directory."""
+    return b"PK\x03\x04" + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, members, members, length, start, 0)
+
+
+def test_directories_that_are_too_large_or_say_what_is_not_so_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pth"
+    for whole in (_ended(1, 1 << 30), _ended(1, 0xFFFFFFFF), _ended(1, 0, 1 << 31), _ended(1, 46)):
+        path.write_bytes(whole)
+        with pytest.raises(ModelFileError, match=r"no directory of its members|no single data.pkl"):
+            read_torch(path)
+    entry = b"PK\x01\x02" + bytes(42)
+    path.write_bytes(b"PK\x03\x04" + entry * 400_000 + _ended(1, 46 * 400_000)[4:])
+    with pytest.raises(ModelFileError, match="no directory of its members"):  # 17.5 MiB of it: not read
+        read_torch(path)
+    monkeypatch.setattr(archive, "MOST_MEMBERS", 2)
+    saved({"a": torch.zeros(1)}, path)
+    with pytest.raises(ModelFileError, match=r"a directory of \d+ members \(at most 2\)"):
+        read_torch(path)
+
+
+def test_a_member_beyond_the_end_and_one_of_a_name_twice_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    whole = bytearray(_zip(b"\x80\x02}.", {"data/0": bytes(100)}))
+    at = whole.rfind(b"PK\x01\x02")
+    twice = whole.replace(b"archive/data/0", b"archive/data.p")
+    for place in (at + 20, at + 24):  # its size packed and unpacked
+        whole[place : place + 4] = (10_000).to_bytes(4, "little")
+    path.write_bytes(whole)
+    with pytest.raises(ModelFileError, match="a member beyond its end"):
+        read_torch(path)
+    path.write_bytes(twice.replace(b"archive/data.pkl", b"archive/data.p\0."))
+    with pytest.raises(ModelFileError, match="two members of one name"):
         read_torch(path)
 
 

@@ -207,7 +207,7 @@ def _zipped(handle: int, path: Path, size: int) -> tuple[dict[str, Tensor], dict
             raise ValueError("a directory that points beyond its end")
         return read_all(handle, path, length, start)
 
-    found = members(read, size)
+    found = members(handle, size)
     pickles = [name for name in found if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise ValueError("no single data.pkl, so torch.save did not write it")
@@ -219,8 +219,8 @@ def _zipped(handle: int, path: Path, size: int) -> tuple[dict[str, Tensor], dict
         member = found.get(prefix + name)
         if member is None:
             raise ValueError(f"no member {shown(name)}, though a tensor needs it")
-        data = read(begin(read, member), member.size)
-        if zlib.crc32(data) != member.crc:
+        data = read(begin(read, member), member.file_size)
+        if zlib.crc32(data) != member.CRC:
             raise ValueError(f"a damaged member {shown(name)} (its checksum differs)")
         return data
 
@@ -229,7 +229,7 @@ def _zipped(handle: int, path: Path, size: int) -> tuple[dict[str, Tensor], dict
 
     if f"{prefix}byteorder" in found and content("byteorder") != b"little":
         raise ValueError("numbers in big-endian order")
-    if found[pickles[0]].size > LARGEST_PICKLE:
+    if found[pickles[0]].file_size > LARGEST_PICKLE:
         raise ValueError(f"a table of more than {LARGEST_PICKLE:,} bytes")
     rules = Rules(_NAMES, _call, _reference)
     return _tensors(read_pickle(BytesIO(content("data.pkl")), rules), storage)
