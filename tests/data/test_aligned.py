@@ -57,6 +57,19 @@ def test_they_are_conditions_and_not_pictures(tmp_path: Path) -> None:
     assert again.fingerprint == data.fingerprint
 
 
+def test_they_have_no_class_where_a_table_gives_the_pictures_theirs(tmp_path: Path) -> None:
+    """Of a picture with an empty cell the class is missing; an outline never had one."""
+    table = folder(tmp_path / "pairs") / "metadata.csv"
+    first, *lines = table.read_text().splitlines()
+    named = [f"{line},{'' if i == 3 else 'even' if i % 2 == 0 else 'odd'}" for i, line in enumerate(lines)]
+    table.write_text("\n".join([f"{first},class", *named]))
+    data = opened(table.parent, tmp_path / "cache")
+    assert data.labels is not None
+    assert data.label_names == ("even", "odd")
+    assert data.labels.tolist() == [-1 if i == 3 else i % 2 for i in range(30)]
+    assert [note for note in data.notes if "class" in note] == ["of 1 of 30 pictures the class is not known"]
+
+
 @pytest.mark.parametrize("room", [0.0, 0.25])
 def test_they_are_cut_and_mirrored_alike(tmp_path: Path, room: float) -> None:
     data = opened(folder(tmp_path / "pairs"), tmp_path / "cache", room)

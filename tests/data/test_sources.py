@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from corpora.images import pattern, saved, write_good
+from sfumato.conditions.classes import Classes
+from sfumato.conditions.schema import Conditions
 from sfumato.data.bundled import open_source
 from sfumato.data.captions import CAPTION_BYTES, decode_text
 from sfumato.data.prepare import prepare
@@ -147,11 +149,19 @@ def test_what_is_no_table_is_an_error(tmp_path: Path, name: str, content: str, r
         open_source(tmp_path)
 
 
-def test_classes_for_some_pictures_are_an_error(tmp_path: Path) -> None:
-    _put(tmp_path, "1.png", "2.png")
-    (tmp_path / "metadata.csv").write_text("file_name,class\n1.png,a\n")
-    with pytest.raises(DataError, match=r"1 of 2 pictures in .* have no class"):
-        open_source(tmp_path)
+def test_a_class_may_be_missing_and_is_told(tmp_path: Path) -> None:
+    """Of a picture that the table leaves out, and of one whose cell is empty."""
+    _put(tmp_path, "1.png", "2.png", "3.png", "4.png")
+    (tmp_path / "metadata.csv").write_text("file_name,class\n1.png,a\n2.png,\n4.png,b\n")
+    source = open_source(tmp_path)
+    assert [item.label for item in source.items] == ["a", None, None, "b"]
+    assert source.label_names == ("a", "b")
+    assert source.notes == ("of 2 of 4 pictures the class is not known",)
+    data = prepare(tmp_path, size=8, cache=tmp_path / "cache")
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, -1, -1, 1]
+    known = Conditions(classes=Classes(data.label_names, null=True))
+    assert [wish.label for wish in known.wishes(data.take(range(4)))] == [0, None, None, 1]
 
 
 CAPTIONS: dict[str, tuple[bytes, tuple[str, ...]]] = {

@@ -68,6 +68,18 @@ def test_a_sample_does_not_depend_on_its_batch(batches: Batches) -> None:
         assert torch.allclose(alone, whole[row : row + 1], atol=1e-6)
 
 
+def test_pictures_of_unknown_class_teach_nothing_and_are_not_judged(batches: Batches) -> None:
+    one = school()
+    batch = batches.batch(range(40, 48))
+    assert batch.classes is not None
+    some = torch.where(torch.arange(8) < 3, -1, batch.classes)
+    losses = one.losses(batch.images, some, batch.positions)
+    whole = one.losses(batch.images, batch.classes, batch.positions)
+    assert torch.equal(losses[:3], torch.zeros(3))
+    assert torch.allclose(losses[3:], whole[3:])
+    assert one.accuracy(replace(batch, classes=some)).pictures == 5
+
+
 def constant(count: int, value: float) -> DataSet:
     """Grey pictures of two classes, darker and brighter than the middle by `value` of the range [-1, 1]."""
     labels = np.arange(count) % 2

@@ -97,7 +97,8 @@ class Conditions:
         for name, each in (labels or {}).items():
             held = [values | {name: label} for values, label in zip(held, each, strict=True)]
         texts = [None] * n if self.text is None or batch.captions is None else batch.captions
-        each_of = zip(classes, held, texts, strict=True)
+        known = [None if label is None or label < 0 else label for label in classes]
+        each_of = zip(known, held, texts, strict=True)
         return tuple(Wish(label, values, text or None) for label, values, text in each_of)
 
     def nothing(self, n: int) -> dict[str, Tensor]:

@@ -100,13 +100,14 @@ def paired(source: Source, column: str) -> Pairs:
     spare = len(beside) - len(own)
     left = (f"{spare} pictures beside those of {column} belong to none: left out",) if spare else ()
     labels = [source.items[i].label for i in kept]
-    settled, label_names, notes = settle_labels(source.name, labels, _left(source.label_names, labels))
+    of_all = settle_labels([item.label for item in source.items], source.label_names)[2]
+    settled, label_names, notes = settle_labels(labels, _left(source.label_names, labels))
     items = [replace(source.items[i], label=label) for i, label in zip(kept, settled)]
     pictures = replace(
         _part(source, source.name, kept, items),
         label_names=label_names,
         flaws=(*source.flaws, *flaws),
-        notes=(*source.notes, *notes, *left),
+        notes=(*(note for note in source.notes if note not in of_all), *notes, *left),
     )
     bare = _part(source, f"{source.name}-{column}", [at[name] for name in own], [Item(name) for name in own])
     return Pairs(pictures, replace(bare, label_names=(), flaws=(), notes=()), names)

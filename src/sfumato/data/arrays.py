@@ -142,7 +142,7 @@ def _source(
 ) -> Source:
     names = [str(name) for name in parts["label_names"].tolist()] if "label_names" in parts else []
     given: list[str | None] = [None] * count if labels is None else _labels(path, labels, names, count)
-    given, label_names, notes = settle_labels(shown(path), given, names if labels is not None else ())
+    given, label_names, notes = settle_labels(given, names if labels is not None else ())
     captions = _captions(path, parts.get("captions"), count)
     about = path.stat()
     stamp = repr((str(path.absolute()), about.st_size, about.st_mtime_ns)).encode("utf-8", "backslashreplace")

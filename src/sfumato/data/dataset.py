@@ -18,7 +18,7 @@ from sfumato.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 (B, C, H, W) in [-1, 1]; classes: int64 (B,); names: for messages about these pictures.
+    """images: float32 (B, C, H, W) in [-1, 1]; classes: int64 (B,), -1 where not known; names: for messages.
 
     positions: places in the sample stream, () for pictures that were taken by row. columns: what tables say
     of each. picture: float32 (B, C', H, W), the aligned pictures of the user's own (`aligned.Aligned`).
@@ -41,10 +41,11 @@ class DataSet:
     """Every good picture of a source, decoded once.
 
     pixels: (rows, H', W', C) uint8 or uint16, a memory map; H' x W' is larger than size with room to crop.
-    train, held: rows for training and for validation. labels: (rows,) int64 indices into label_names, or
-    None. captions, names, columns, digests: one a row. bad: each picture that could not be read; flaws:
-    captions and table rows that could not; notes: what was decided from the data. fingerprint: sha256 of
-    content, classes and captions. reused: the cache was already there and nothing was decoded.
+    train, held: rows for training and for validation. labels: (rows,) int64 indices into label_names, -1
+    where not known, or None. captions, names, columns, digests: one a row. bad: each picture that could not
+    be read; flaws: captions and table rows that could not; notes: what was decided from the data.
+    fingerprint: sha256 of content, classes and captions. reused: the cache was already there and nothing was
+    decoded.
     """
 
     name: str
@@ -111,7 +112,7 @@ class DataSet:
         return self.take(self.held[:most])
 
     def classes_of(self, rows: np.ndarray) -> Tensor | None:
-        """The classes of these rows, (B,) int64, or None without classes."""
+        """The classes of these rows, (B,) int64, -1 where not known, or None without classes."""
         return None if self.labels is None else torch.from_numpy(self.labels[rows])
 
     def captions_of(self, rows: np.ndarray, pick: Sequence[float]) -> tuple[str, ...] | None:

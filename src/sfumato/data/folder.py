@@ -30,7 +30,7 @@ def read_folder(root: Path) -> Source:
     Classes: from a table if one gives them; else, when every picture lies in a sub-folder and there are two
     or more, the first-level folder's name. Captions: from a table, and from NAME.txt or NAME.caption beside
     the picture, one a line. NAME.json is a line of a table. Hidden files are passed over. Raises DataError
-    for a folder without pictures or with classes for only some.
+    for a folder without pictures.
     """
     try:
         files = sorted(_walk(root), key=natural)
@@ -114,7 +114,7 @@ def _labels(
 ) -> tuple[list[str | None], tuple[str, ...], tuple[str, ...]]:
     if tables.classes:
         given = [tables.facts[name].label if name in tables.facts else None for name in names]
-        return settle_labels(door.shown(root), given)
+        return settle_labels(given)
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     outside = sum(folder is None for folder in folders)
     if outside == len(names):
@@ -122,7 +122,7 @@ def _labels(
     if outside:
         note = f"{outside} of {len(names)} pictures lie in no sub-folder: taken as pictures without classes"
         return [None] * len(names), (), (note,)
-    return settle_labels(door.shown(root), folders)
+    return settle_labels(folders)
 
 
 def _item(

@@ -187,7 +187,7 @@ def _manifest(
 ) -> dict[str, Any]:
     items = [source.items[i] for i in kept]
     number = {name: i for i, name in enumerate(source.label_names)}
-    labels = [number[item.label] for item in items if item.label is not None] if number else None
+    labels = [-1 if item.label is None else number[item.label] for item in items] if number else None
     captions = [item.captions for item in items] if any(item.captions for item in items) else None
     dtype = "uint16" if form.deep else "uint8"
     told = [

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sfumato.data.decode import Header, Picture
-from sfumato.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -58,19 +57,16 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def settle_labels(
-    where: str, labels: list[str | None], names: Iterable[str] = ()
+    labels: list[str | None], names: Iterable[str] = ()
 ) -> tuple[list[str | None], tuple[str, ...], tuple[str, ...]]:
-    """The labels, the classes in order and what to note: a lone class is none; some without a class is an
-    error.
+    """The labels, the classes in order and what to note: a lone class is none; a picture without a class is
+    one of which the class is not known.
     """
     missing = sum(label is None for label in labels)
     if missing == len(labels):
         return labels, (), ()
-    if missing:
-        raise DataError(
-            f"{missing} of {len(labels)} pictures in {where} have no class: give each one a class, or none"
-        )
     order = tuple(names) or tuple(sorted({label for label in labels if label is not None}, key=natural))
     if len(order) == 1:
         return [None] * len(labels), (), (f"all pictures are of one class, {order[0]}: taken as no class",)
-    return labels, order, ()
+    unknown = f"of {missing} of {len(labels)} pictures the class is not known"
+    return labels, order, (unknown,) if missing else ()

@@ -124,4 +124,4 @@ def _asked(samples: PictureSet, classes: Grouping) -> Tensor | None:
     if samples.classes is None or not {*samples.class_names} <= {*classes.options}:
         return None
     numbers = [classes.options.index(name) for name in samples.class_names]
-    return torch.tensor([numbers[label] for label in samples.classes])
+    return torch.tensor([-1 if label < 0 else numbers[label] for label in samples.classes])

@@ -197,6 +197,8 @@ def _classes(
     own = found.classes_of(picked)
     if own is not None and set(found.label_names) <= set(names):
         numbers = [names.index(name) for name in found.label_names]
-        return tuple(numbers[label] for label in own.tolist()), ("each with its own class",)
+        each = tuple(None if label < 0 else numbers[label] for label in own.tolist())
+        Classes(names, run.card.null_class).rows(each)
+        return each, ("each with its own class",)
     Classes(names, run.card.null_class).rows([None])
     return (None,) * len(picked), ('all as "no class", since they have not the model\'s classes',)

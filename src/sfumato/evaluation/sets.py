@@ -36,7 +36,7 @@ class PictureSet:
     """n pictures of one size, kept as whole numbers wherever they lie; only what is asked for is in memory.
 
     digests: of each picture's values. read: rows -> (B, H, W, C) uint8 or uint16. classes are numbers into
-    class_names; captions one a picture; None where there are none.
+    class_names, -1 where not known; captions one a picture; None where there are none.
     """
 
     name: str

@@ -97,7 +97,8 @@ class Schooling:
         return next(self.network.parameters()).device
 
     def losses(self, images: Tensor, classes: Tensor, positions: Sequence[int]) -> Tensor:
-        """The cross-entropy of each sample, (B,), with gradient. images (B, C, H, W), classes (B,)."""
+        """The cross-entropy of each sample, (B,), with gradient; 0 where the class is not known, -1. images
+        (B, C, H, W), classes (B,)."""
         seed = self.settings.seed
         level = _steady(self.where)(self.schedule, positions, seed)
         eps = Noise.of(seed, "noise", places=positions).normal(images.shape[1:], "eps")
@@ -105,7 +106,8 @@ class Schooling:
         with streams(Noise.of(seed, "dropout", places=positions)):
             said = logits(self.network, x, level)
         smoothing = float(self.settings.smoothing)
-        return F.cross_entropy(said, classes.to(self.device), reduction="none", label_smoothing=smoothing)
+        wanted = classes.to(self.device)
+        return F.cross_entropy(said, wanted, reduction="none", ignore_index=-1, label_smoothing=smoothing)
 
     def steps(
         self, stream: Stream, *, stop: Callable[[], bool] = lambda: False, workers: int = 0
@@ -143,9 +145,10 @@ class Schooling:
 
     @torch.no_grad()
     def accuracy(self, pictures: Batch, batch: int = 256) -> Accuracy:
-        """How many of these pictures, which have classes, are judged rightly at the quantiles (i + 1/2) / 8
+        """How many of these pictures whose class is known are judged rightly at the quantiles (i + 1/2) / 8
         of the training levels, always with the same noise; the network is as it was afterwards."""
-        images, classes = pictures.images, _classes(pictures)
+        known = _classes(pictures) >= 0
+        images, classes = pictures.images[known], _classes(pictures)[known]
         seed, was = self.settings.seed, self.network.training
         drawn = _steady(self.where)(self.schedule, range(_DRAWS), seed)
         order = torch.argsort(drawn.angle)
@@ -159,7 +162,7 @@ class Schooling:
                 eps = Noise.of(seed, "held-out", i, places=rows.tolist()).normal(images.shape[1:], "eps")
                 said = logits(self.network, noised(images[rows], eps, level).to(self.device), level)
                 hits += int((said.argmax(1).cpu() == classes[rows]).sum())
-            right.append(hits / len(images))
+            right.append(hits / max(1, len(images)))
         self.network.train(was)
         return Accuracy(tuple(levels.log_snr.tolist()), tuple(right), len(images))
 
