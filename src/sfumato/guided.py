@@ -42,9 +42,11 @@ def denoiser(
     image: ImageSettings,
     picture: Tensor | None = None,
     device: torch.device | None = None,
+    told_all: Denoiser | None = None,
 ) -> Denoiser:
     """The model with the recipe's conditions, guidance and bound. `picture`, (B, C, H, W), is the aligned one
-    that it is shown. Raises SettingsError where it is not told one."""
+    that it is shown. `told_all` stands in the place of the model that is told everything, inside all
+    guidance. Raises SettingsError where it is not told one."""
     wishes = recipe.wishes()
     negatives = recipe.negatives or (None,) * len(wishes)
     where = torch.device("cpu") if device is None else device
@@ -57,7 +59,7 @@ def denoiser(
         some = [conditions.kept(w, names, other) for w, other in zip(wishes, negatives, strict=True)]
         return bound(some, picture if "picture" in names else None)
 
-    out: Denoiser = bound(wishes, picture)
+    out: Denoiser = bound(wishes, picture) if told_all is None else told_all
     whole = out
     steps = _steps(conditions, recipe, picture is not None)
     if any(scale != 1 for _, scale in steps):

@@ -197,10 +197,13 @@ class Run:
             )
         return replace(recipe, guidance=common, scales=named)
 
-    def denoiser(self, recipe: Recipe, picture: Tensor | None = None) -> Denoiser:
+    def denoiser(
+        self, recipe: Recipe, picture: Tensor | None = None, told_all: Denoiser | None = None
+    ) -> Denoiser:
         """The model with the recipe's conditions, guidance and bound. `picture`, (B, C, H, W) or one for all,
-        is the aligned picture that the model is shown; without it, none is."""
-        return denoiser(self.model, self.conditions, recipe, self.card.image, picture, self.device)
+        is the aligned picture that the model is shown; without it, none is. `told_all` is guided in place of
+        the model that is told everything."""
+        return denoiser(self.model, self.conditions, recipe, self.card.image, picture, self.device, told_all)
 
     def plan(self, recipe: Recipe) -> list[Move]:
         """The levels that the recipe visits, move by move."""

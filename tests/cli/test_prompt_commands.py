@@ -43,7 +43,14 @@ def near(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    "more", [[], ["--keep-words", 0.8], ["--keep-words", 1.0, "--keep-places", 1.0], ["--weigh", "red=1"]]
+    "more",
+    [
+        [],
+        ["--keep-words", 0.8],
+        ["--keep-words", 1.0, "--keep-places", 1.0],
+        ["--weigh", "red=1"],
+        ["--keep-rest", 0.3],
+    ],
 )
 def test_the_same_caption_gives_the_picture_back(place: Path, more: list[object]) -> None:
     made = edit(place, "change", "same.png", "a.png", *WAS, "--prompt", "a red cat", *more)
@@ -60,6 +67,21 @@ def test_kept_words_and_weights_change_what_another_caption_makes(place: Path) -
     assert not near(kept, strong)
     for name in ("plain", "kept", "strong"):
         assert run(["replay", str(place / f"{name}.png")]) == 0
+
+
+def test_pairs_are_guided_by_all_that_is_said(place: Path) -> None:
+    """Pairs that keep nothing (no place is looked at less than not at all) are a plain change."""
+
+    def changed(out: str, *more: str) -> np.ndarray:
+        words = ["edit", "change", str(place / "run"), str(place / "a.png"), *WAS, "--prompt", "a blue dog"]
+        assert run([*words, "--steps", "5", *more, "--out", str(place / out)]) == 0
+        return shown(place, out)
+
+    said = ["--guidance", "class=1.5,text=4", "--interval", "0.2,20", "--negative", "a red dog"]
+    mended = ["--rescale", "0.5", "--threshold", "0.9"]
+    plain = changed("all.png", *said, *mended)
+    assert near(plain, changed("pairs.png", *said, *mended, "--keep-rest", "0"))
+    assert not near(plain, changed("fewer.png", "--guidance", "4", "--keep-rest", "0"))
 
 
 def test_a_way_from_caption_to_caption_ends_at_both(place: Path) -> None:

@@ -32,6 +32,10 @@ def change(
     weigh: Annotated[
         list[str] | None, typer.Option(help="A word of --prompt made stronger or weaker, as in red=2.")
     ] = None,
+    keep_rest: Annotated[
+        float | None,
+        typer.Option(help="Change no place where changed words are seen less than this share, as 0.3."),
+    ] = None,
 ) -> Draw:
     """Make a picture again as another class, with another attribute, or by another prompt.
 
@@ -43,7 +47,7 @@ def change(
     from sfumato.cli.edits.was import Was
 
     was = Was(was_class, was_prompt, tuple(was_set or ()))
-    asked = Change(strength, was, keep_words, keep_places, tuple(weigh or ()))
+    asked = Change(strength, was, keep_words, keep_places, tuple(weigh or ()), keep_rest)
 
     def draw(easel: Easel) -> Result:
         return asked.drawn(easel)

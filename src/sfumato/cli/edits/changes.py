@@ -10,19 +10,18 @@ from torch import Tensor
 from sfumato.cli.edits.easel import Easel, Result
 from sfumato.cli.edits.starts import bench_of, conditional, numbers
 from sfumato.cli.edits.was import Was, taken_back
-from sfumato.conditions.schema import Wish
 from sfumato.conditions.tokens import Tokenizer
 from sfumato.denoiser import Denoiser
 from sfumato.editing.first_steps import FirstSteps
 from sfumato.editing.invert import Unseen
 from sfumato.editing.job import Bench, Job
+from sfumato.editing.local_blend import LocalBlend, Places
 from sfumato.editing.prompt_to_prompt import PromptToPrompt, Words, both, weighed, words
 from sfumato.errors import SettingsError
-from sfumato.guidance.bound import Clipped
-from sfumato.guidance.mix import classifier_free
 from sfumato.level import Levels
 from sfumato.noise import Noise
 from sfumato.plans import descend
+from sfumato.runs import Recipe
 
 
 @dataclass(frozen=True)
@@ -34,41 +33,47 @@ class Change:
     keep_words: float
     keep_places: float
     weigh: tuple[str, ...]
+    keep_rest: float | None = None
 
     def drawn(self, easel: Easel) -> Result:
         """The picture, changed."""
         return Result(torch.cat([self._part(easel, bench_of(easel, part)) for part in easel.recipe.parts()]))
 
     def _part(self, easel: Easel, b: Bench) -> Tensor:
-        x, levels = taken_back(easel, b, b.run.denoiser(self.was.recipe(b)), self.strength)
-        if not (self.keep_words or self.keep_places or self.weigh):
+        was = self.was.recipe(b)
+        x, levels = taken_back(easel, b, b.run.denoiser(was), self.strength)
+        if not (self.keep_words or self.keep_places or self.weigh or self.keep_rest is not None):
             return b.finished(Job(b.denoise, x, descend(levels)))
-        rows = range(len(x))
-        two = replace(b, recipe=b.recipe.take([*rows, *rows]), noise=Noise(2 * b.noise.seeds))
-        return two.finished(both(Unseen(self._guided(b, two, levels)), x, levels))
+        pair = both_of(was, b.recipe)
+        two = replace(b, recipe=pair, noise=Noise(pair.seeds))
+        return two.finished(both(Unseen(self._pairs(b, was, pair, levels)), x, levels))
 
-    def _guided(self, b: Bench, two: Bench, levels: Levels) -> Denoiser:
+    def _pairs(self, b: Bench, was: Recipe, pair: Recipe, levels: Levels) -> Denoiser:
         """The pairs inside the recipe's guidance and bound."""
-        old, new = (conditional(b, one.wishes()) for one in (self.was.recipe(b), b.recipe))
-        share = self.keep_words or (1.0 if self.weigh else 0.0)
-        cross, places = FirstSteps.of(levels, share), FirstSteps.of(levels, self.keep_places)
-        denoise: Denoiser = PromptToPrompt(old, new, self._words(b), cross, places)
-        if b.recipe.guidance != 1:
-            said = two.recipe.negatives or (None,) * len(two.recipe.seeds)
-            nothing = conditional(b, [Wish(prompt=negative) for negative in said])
-            denoise = classifier_free(denoise, nothing, b.recipe.guidance)
-        image = b.run.card.image
-        return Clipped(denoise, image.low, image.high) if b.recipe.clip else denoise
+        words, share = self._words(b), self.keep_words or (1.0 if self.weigh else 0.0)
+        local = None
+        if words is not None and self.keep_rest is not None:
+            local = Places(words.gone, self.keep_rest), Places(words.come, self.keep_rest)
+        pairs = PromptToPrompt(
+            conditional(b, was.wishes()),
+            conditional(b, b.recipe.wishes()),
+            words,
+            FirstSteps.of(levels, share),
+            FirstSteps.of(levels, self.keep_places),
+            local,
+        )
+        guided = b.run.denoiser(pair, told_all=pairs)
+        return guided if local is None else LocalBlend(guided, *local)
 
     def _words(self, b: Bench) -> Words | None:
         """The two captions, word by word. Raises SettingsError for a model that does not read words."""
-        if not (self.keep_words or self.weigh):
+        if not (self.keep_words or self.weigh or self.keep_rest is not None):
             return None
         text, now = b.run.conditions.text, (b.recipe.prompts or (None,))[0]
         if not isinstance(text, Tokenizer) or now is None:
             raise SettingsError(
-                "--keep-words and --weigh are about the words of a --prompt: they need one, and a model with "
-                "a text encoder of its own"
+                "--keep-words, --keep-rest and --weigh are about the words of a --prompt: they need one, and "
+                "a model with a text encoder of its own"
             )
         old, new = text.rows([self.was.prompt or now, now]).tolist()
         aligned = words(old, new)
@@ -77,6 +82,32 @@ class Change:
             at = places_of(text, word, now)
             aligned = weighed(aligned, at, numbers(factor, "--weigh")[0])
         return aligned
+
+
+def both_of(old: Recipe, new: Recipe) -> Recipe:
+    """The recipe of pairs: the pictures of the one, then those of the other, which says all else."""
+    n = len(new.seeds)
+    nobody: tuple[None, ...] = (None,) * n
+    after = lambda a, b: None if a is None and b is None else (*(a or nobody), *(b or nobody))
+    pair = new.take([*range(n), *range(n)])
+    judged, pulled = pair.judged, pair.pulled
+    if judged is not None:
+        first = (nobody, nobody) if old.judged is None else (old.judged.classes, old.judged.names)
+        judged = replace(
+            judged, classes=(*first[0], *judged.classes[n:]), names=(*first[1], *judged.names[n:])
+        )
+    if pulled is not None:
+        texts = ("",) * n if old.pulled is None else old.pulled.texts
+        pulled = replace(pulled, texts=(*texts, *pulled.texts[n:]))
+    return replace(
+        pair,
+        classes=after(old.classes, new.classes),
+        prompts=after(old.prompts, new.prompts),
+        negatives=after(old.negatives, new.negatives),
+        values=after(old.values, new.values),
+        judged=judged,
+        pulled=pulled,
+    )
 
 
 def places_of(text: Tokenizer, word: str, prompt: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from sfumato.editing.invert import check_plain, invert
 from sfumato.editing.job import Bench
 from sfumato.errors import SettingsError
 from sfumato.level import Levels
-from sfumato.runs import Recipe
+from sfumato.runs import Recipe, Run
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,34 @@ class Was:
     def recipe(self, b: Bench) -> Recipe:
         """The bench's recipe under these conditions in place of its own; unguided where nothing is said."""
         values = settings_of(self.values, "--was-set")
-        said = b.run.recipe(
-            len(b.recipe.seeds), classes=self.class_, prompt=self.prompt, set=values, guidance=1
-        )
-        told = replace(b.recipe, classes=said.classes, prompts=said.prompts, values=said.values)
+        told = retold(b.run, b.recipe, self.class_, self.prompt, values)
         return told if self.told else replace(told, negatives=None, guidance=1.0, scales={})
+
+
+def retold(
+    run: Run,
+    recipe: Recipe,
+    class_: str | None,
+    prompt: str | None,
+    values: Mapping[str, str] | None = None,
+) -> Recipe:
+    """The recipe with these conditions in place of its own. A classifier pulls towards this class, a CLIP
+    towards this prompt, or not at all where none is said."""
+    judged = recipe.judged if class_ is not None else None
+    pulled = recipe.pulled if prompt is not None else None
+    said = run.recipe(
+        len(recipe.seeds),
+        classes=class_,
+        prompt=prompt,
+        set=values,
+        guidance=1,
+        classifier_guidance=0.0 if judged is None else judged.scale,
+        clip_model=None if pulled is None else pulled.folder,
+        clip_guidance=1.0 if pulled is None else pulled.scale,
+        cutouts=0 if pulled is None else pulled.cutouts,
+    )
+    told = replace(recipe, classes=said.classes, prompts=said.prompts, values=said.values)
+    return replace(told, judged=said.judged, pulled=said.pulled)
 
 
 def taken_back(easel: Easel, b: Bench, source: Denoiser, strength: float) -> tuple[Tensor, Levels]:

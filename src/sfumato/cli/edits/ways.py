@@ -12,6 +12,7 @@ from torch import Tensor
 from sfumato.cli.drawing import FILMS, GRID, make_room
 from sfumato.cli.edits.easel import Easel, Result
 from sfumato.cli.edits.starts import bench_of, starts, whole
+from sfumato.cli.edits.was import retold
 from sfumato.denoiser import Denoiser
 from sfumato.editing.interpolate import Blend, path, sheet
 from sfumato.editing.job import Job
@@ -96,12 +97,15 @@ class Way:
 
     def _other(self, easel: Easel, recipe: Recipe) -> Recipe:
         """The recipe of the last picture's conditions."""
-        n = len(recipe.seeds)
-        said = easel.run.recipe(n, classes=self.to_class, prompt=self.to_prompt, guidance=1)
+        said = retold(easel.run, recipe, self.to_class, self.to_prompt)
+        of_class = recipe if self.to_class is None else said
+        of_prompt = recipe if self.to_prompt is None else said
         return replace(
             recipe,
-            classes=recipe.classes if self.to_class is None else said.classes,
-            prompts=recipe.prompts if self.to_prompt is None else said.prompts,
+            classes=of_class.classes,
+            judged=of_class.judged,
+            prompts=of_prompt.prompts,
+            pulled=of_prompt.pulled,
         )
 
 
