@@ -17,7 +17,7 @@ from sfumato.errors import SettingsError
 from sfumato.evaluation import coverage, groups
 from sfumato.evaluation.clusters import clusters, owners
 from sfumato.evaluation.groups import Grouping, compare, groupings
-from sfumato.evaluation.judge import confusion, corrected, train_judge
+from sfumato.evaluation.linear_probe import confusion, corrected, train_probe
 from sfumato.evaluation.modes import modes
 from sfumato.noise import Noise, uniform
 
@@ -37,19 +37,19 @@ GROUPING = Grouping("kind", ("a", "b", "c"), OF_TRAIN, OF_HELD)
 
 
 def test_the_judge_is_where_the_loss_has_no_slope() -> None:
-    judge = train_judge(TRAIN, OF_TRAIN, 3)
+    judge = train_probe(TRAIN, OF_TRAIN, 3)
     weights = judge.weights.clone().requires_grad_()
     x = (TRAIN - judge.mean) / judge.scale
     loss = torch.nn.functional.cross_entropy(x @ weights + judge.offset, OF_TRAIN)
     (loss + 0.005 * weights.square().sum()).backward()
     assert weights.grad is not None
     assert float(weights.grad.abs().max()) < 1e-4
-    assert torch.equal(judge(TRAIN), train_judge(TRAIN, OF_TRAIN, 3)(TRAIN))
+    assert torch.equal(judge(TRAIN), train_probe(TRAIN, OF_TRAIN, 3)(TRAIN))
 
 
 def test_the_judge_is_as_good_as_the_law_allows() -> None:
     """Bayes' rule for Gaussians of one width is linear, so logistic regression reaches it."""
-    judge = train_judge(TRAIN, OF_TRAIN, 3)
+    judge = train_probe(TRAIN, OF_TRAIN, 3)
     points, which = cloud(DUE, 20_000, "new")
     best = (DUE.log() - (points[:, None] - MEANS).square().sum(2) / 2).argmax(1)
     lost = float((best == which).float().mean()) - float((judge(points) == which).float().mean())

@@ -1,7 +1,7 @@
 """Groups of pictures: whether a model serves each as its training data do, class by class, with error bars.
 
-A judge trained on the data says what each sample is (`judge`), its errors are taken out, and what is left of
-doubt, the samples' number and the judge's, is in the intervals.
+A judge trained on the data says what each sample is (`linear_probe`), its errors are taken out, and what is
+left of doubt, the samples' number and the judge's, is in the intervals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sfumato.conditions.attributes import Choice, Labels, Value
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
 from sfumato.evaluation.draws import again, drawn, plausible
-from sfumato.evaluation.judge import Judge, confusion, corrected, train_judge
+from sfumato.evaluation.linear_probe import LinearProbe, confusion, corrected, train_probe
 from sfumato.evaluation.shares import Share
 from sfumato.noise import permutation
 
@@ -188,7 +188,7 @@ def compare(
     order = known[permutation(len(known), seed, "judge")]
     apart = int(UNSEEN * len(order))
     unseen, learned = order[:apart], order[apart:][:MOST]
-    judge = train_judge(train[learned], of_train[learned], count)
+    judge = train_probe(train[learned], of_train[learned], count)
     true, said = _tried(judge, ((train[unseen], of_train[unseen]), (held, of_held)))
     counts = torch.bincount(judged := judge(samples), minlength=count)
     wanted = of_train[known] if of_asked is None else of_asked[of_asked >= 0]
@@ -239,7 +239,7 @@ def _enough(name: str, count: int, samples: int, known: int) -> None:
             )
 
 
-def _tried(judge: Judge, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _tried(judge: LinearProbe, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Of pictures that the judge has not seen what they are, and what it says."""
     features = [part[known >= 0] for part, known in parts]
     return torch.cat([known[known >= 0] for _, known in parts]), torch.cat([judge(one) for one in features])

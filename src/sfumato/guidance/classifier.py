@@ -21,13 +21,13 @@ STEPS = 1000
 
 
 @runtime_checkable
-class Judge(Protocol):
-    """A noise-aware classifier: pictures (B, C, H, W) as `logits` shows them, labels (B,) -> (B, classes)."""
+class NoisyClassifier(Protocol):
+    """Noisy pictures (B, C, H, W) as `logits` shows them, and labels of their noise (B,) -> (B, classes)."""
 
     def __call__(self, x: Tensor, label: Tensor, /) -> Tensor: ...
 
 
-def logits(judge: Judge, x: Tensor, level: Level) -> Tensor:
+def logits(judge: NoisyClassifier, x: Tensor, level: Level) -> Tensor:
     """What a judge says of x at a level, (B, K), in x's type.
 
     It is shown alpha x / (alpha^2 + sigma^2), what x says of x0 by itself, and told the level's angle, from 0
@@ -46,7 +46,7 @@ class LogClass:
     classes: (B,) int64, on the judge's device; a negative one asks for nothing.
     """
 
-    judge: Judge
+    judge: NoisyClassifier
     classes: Tensor
 
     def __call__(self, estimate: Estimate) -> Tensor:
@@ -59,7 +59,9 @@ class LogClass:
         return LogClass(self.judge, self.classes[index])
 
 
-def classifier_guided(denoise: Denoiser, judge: Judge, classes: Tensor, scale: Weight = 1.0) -> Steered:
+def classifier_guided(
+    denoise: Denoiser, judge: NoisyClassifier, classes: Tensor, scale: Weight = 1.0
+) -> Steered:
     """A denoiser, conditional or not, that a judge pulls towards classes, (B,) int64 (Dhariwal & Nichol
     2021): scale 1 is Bayes' rule, more sharpens p(class | x)."""
     return Steered(denoise, LogClass(judge, classes), scale, through=False)

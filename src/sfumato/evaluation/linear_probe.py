@@ -1,10 +1,10 @@
-"""A classifier on an extractor's features, how it errs, and shares of classes that are right all the same.
+"""A linear probe of an extractor's features, how it errs, and shares of classes that are right all the same.
 
-The classifier is multinomial logistic regression: convex, so it has one answer, found in seconds. Its errors
-are measured on pictures that it has not seen and are taken out of the shares: if class i is judged j with
-probability C_ij and the classes have shares p, judgements have shares p C; of all p the one is taken under
-which the judgements seen are most probable (by EM, as Saerens, Latinne & Decaestecker 2002 adjust outputs to
-new priors, with the confusion matrix in the place of their posteriors).
+The probe (Alain & Bengio 2016) is multinomial logistic regression: convex, so it has one answer, found in
+seconds. Its errors are measured on pictures that it has not seen and are taken out of the shares: if class i
+is judged j with probability C_ij and the classes have shares p, judgements have shares p C; of all p the one
+is taken under which the judgements seen are most probable (by EM, as Saerens, Latinne & Decaestecker 2002
+adjust outputs to new priors, with the confusion matrix in the place of their posteriors).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SETTLED = 1e-10
 
 
 @dataclass(frozen=True)
-class Judge:
+class LinearProbe:
     """features -> class: the largest of (features - mean) / scale @ weights + offset."""
 
     mean: Tensor
@@ -45,8 +45,8 @@ class Judge:
         return (features.float() - self.mean) / self.scale @ self.weights + self.offset
 
 
-def train_judge(features: Tensor, classes: Tensor, count: int) -> Judge:
-    """The classifier of features (n, D) into `count` classes, (n,) int64. Raises SettingsError for fewer than
+def train_probe(features: Tensor, classes: Tensor, count: int) -> LinearProbe:
+    """The probe of features (n, D) into `count` classes, (n,) int64. Raises SettingsError for fewer than
     two classes."""
     if count < 2 or len(features) < 2:
         raise SettingsError(f"{count} classes of {len(features)} pictures: at least 2 are told apart")
@@ -68,11 +68,11 @@ def train_judge(features: Tensor, classes: Tensor, count: int) -> Judge:
 
     with torch.enable_grad():
         optimiser.step(loss)
-    return Judge(mean, scale, weights.detach(), offset.detach())
+    return LinearProbe(mean, scale, weights.detach(), offset.detach())
 
 
 def confusion(true: Tensor, judged: Tensor, count: int) -> Tensor:
-    """P(judged j | class i), (..., K, K) float64, from pictures that the judge has not seen: (..., n) each.
+    """P(judged j | class i), (..., K, K) float64, from pictures that the probe has not seen: (..., n) each.
 
     Each class has one picture more than was seen, judged as pictures of all classes were on average, so that
     a class without any has a row too.
