@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reporting import records
-from sfumato.reporting.advice import advice, real, verdict
+from sfumato.reporting.advice import advice, verdict
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import overfit_since
 from sfumato.tuning.kept import Entry
@@ -54,7 +54,7 @@ def test_pictures_that_can_be_told_from_real_ones() -> None:
 def test_reached_is_where_the_intervals_meet(
     metric: str, value: float, low: float, high: float, base: tuple[float, float, float], reached: bool
 ) -> None:
-    assert real(records.record(metric, value, low, high, base)) is reached
+    assert records.record(metric, value, low, high, base).as_real is reached
 
 
 def test_a_sampler_that_was_tuned_is_not_tuned_again() -> None:

@@ -113,6 +113,16 @@ class Record(Part):
         """The class that was measured alone; None for all pictures."""
         return self.terms.group
 
+    @property
+    def as_real(self) -> bool:
+        """Whether its interval reaches that of real pictures against real ones; False without a baseline."""
+        base = self.baseline
+        if base is None:
+            return False
+        if self.better == "lower":
+            return _or(self.low, self.value) <= _or(base.high, base.value)
+        return _or(self.high, self.value) >= _or(base.low, base.value)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return self.model_dump(mode="json")
@@ -135,6 +145,11 @@ class Record(Part):
             base = self.baseline
             told.append(f"{'  real against real':<24}{_figure(base.value, base.low, base.high)}")
         return (*told, *(f"  {warning}" for warning in self.warnings))
+
+
+def _or(end: float | None, value: float) -> float:
+    """An end of an interval, the value itself where there is none."""
+    return value if end is None else end
 
 
 def _figure(value: float, low: float | None, high: float | None) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sfumato.evaluation.record import Record
 from sfumato.reporting.numbers import figure, places
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import RISEN, held_out, overfit_since
@@ -24,8 +23,6 @@ FALLING = 0.01
 """A held-out loss that fell by this share over the last quarter of the steps falls still."""
 BY_HEART = 0.5
 """Of the way from treating all pictures alike to knowing the training pictures by heart."""
-DISTANCES = ("kid", "fid-infinity", "fid", "sfid")
-"""How far the pictures lie from real ones, the most trustworthy at small numbers first."""
 FEW = 1000
 NAMED = 8
 """Of more groups the first are named."""
@@ -53,11 +50,11 @@ def verdict(run: Stored, found: Sequence[Advice]) -> str:
     rules = {one.rule: one.kind for one in found}
     if rules.get("memorised") == "warning":
         return "It repeats pictures that it was trained on."
-    distance = main_distance(run)
+    distance = run.distance
     if distance is None:
         return "How good its pictures are has not been measured yet."
     overfits = rules.get("overfit") == "warning"
-    if real(distance):
+    if distance.as_real:
         kind = "Its pictures cannot be told from real ones by the figures below"
         return f"{kind}, but it overfits." if overfits else f"{kind}."
     if distance.baseline is None:
@@ -65,26 +62,8 @@ def verdict(run: Stored, found: Sequence[Advice]) -> str:
     return f"Its pictures can still be told from real ones{', and it overfits' if overfits else ''}."
 
 
-def main_distance(run: Stored) -> Record | None:
-    """The record by which a run is judged: of KID, else of a Fréchet distance."""
-    found = (run.metric(name) for name in DISTANCES)
-    return next((one for one in found if one is not None), None)
-
-
-def real(record: Record) -> bool:
-    """Whether its interval reaches that of real pictures against real ones."""
-    base = record.baseline
-    if base is None:
-        return False
-    top = base.value if base.high is None else base.high
-    low = base.value if base.low is None else base.low
-    if record.better == "lower":
-        return (record.value if record.low is None else record.low) <= top
-    return (record.value if record.high is None else record.high) >= low
-
-
 def _quality(run: Stored) -> Iterator[Advice]:
-    found = main_distance(run)
+    found = run.distance
     if found is None:
         return
     said = f"{found.terms.title} is {figure(found.value, found.low, found.high)}"
@@ -98,7 +77,7 @@ def _quality(run: Stored) -> Iterator[Advice]:
         return
     sure = places(found.low, found.high)
     said += f"; real pictures against real ones have {figure(base.value, base.low, base.high, sure)}"
-    if real(found):
+    if found.as_real:
         yield Advice("good", "quality", f"{said}. By this eye the two cannot be told apart.")
         return
     said += ". Its pictures can be told from real ones."
@@ -126,7 +105,7 @@ def _shares(run: Stored) -> Iterator[Advice]:
     }
     for name, (means, todo) in cases.items():
         found = run.metric(name)
-        if found is None or found.baseline is None or real(found):
+        if found is None or found.baseline is None or found.as_real:
             continue
         base = found.baseline
         said = (

@@ -26,6 +26,8 @@ from sfumato.tuning.kept import Entry, read_history
 
 RECORDS, SETTINGS = "records.json", "settings.json"
 PARTS = ("losses", "novelty", "coverage", "likelihood", "rate-distortion", "samples", "data", "about")
+DISTANCES = ("kid", "fid-infinity", "fid", "sfid")
+"""How far the pictures lie from real ones, the most trustworthy at small numbers first."""
 _LARGE = 64 << 20
 
 Part = Mapping[str, Any]
@@ -60,6 +62,12 @@ class Stored:
         """The newest record of a metric, of all pictures or of one group."""
         found = [r for r in self.records if r.terms.metric == name and r.group == group]
         return found[-1] if found else None
+
+    @property
+    def distance(self) -> Record | None:
+        """The record by which the run is judged: of KID, else of a Fréchet distance."""
+        found = (self.metric(name) for name in DISTANCES)
+        return next((one for one in found if one is not None), None)
 
     @property
     def newest(self) -> tuple[Record, ...]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from sfumato.evaluation.record import Record
-from sfumato.reporting.advice import real
 from sfumato.reporting.chart import whisker
 from sfumato.reporting.numbers import figure, fixed, places
 from sfumato.reporting.stored import Stored
@@ -46,7 +45,7 @@ def row(record: Record) -> Row:
         better=f"{record.better} is better",
         numbers=f"{terms.generated:,} against {terms.real:,}" if terms.real else f"{terms.generated:,}",
         how="; ".join(part for part in how if part),
-        reached=real(record),
+        reached=record.as_real,
     )
 
 
