@@ -51,6 +51,8 @@ CONFIGS: dict[str, Config] = {
     ),
     "caption, classes": replace(CROSS, classes=5, conditioning="scale_shift"),
     "caption, attributes": replace(CROSS, vector=6),
+    "caption as a whole": replace(CROSS, context_heads=4),
+    "caption as a whole, class": replace(CROSS, context_heads=2, classes=5, null_class=True),
     "dit": DIT,
     "dit, learned variance": replace(DIT, out_channels=6, patch=4),
     "dit, no classes": replace(DIT, classes=None, in_channels=4, out_channels=4, heads=4),

@@ -164,6 +164,8 @@ def _condition_values(config: UNetConfig) -> dict[str, Any]:
         "class_embed_type": None if config.vector is None else "projection",
         "projection_class_embeddings_input_dim": config.vector,
         "cross_attention_dim": config.context_dim,
+        "addition_embed_type": None if config.context_heads is None else "text",
+        "addition_embed_type_num_heads": config.context_heads or 64,
         "transformer_layers_per_block": list(layers) if isinstance(layers, tuple) else layers,
         "use_linear_projection": config.linear_projection,
     }
@@ -271,6 +273,7 @@ def _condition_config(full: Values) -> UNetConfig:
         middle="cross",
         heads=whole_or_each(full, "attention_head_dim"),  # there the number of heads has this name
         context_dim=whole(full, "cross_attention_dim"),
+        context_heads=_context_heads(full),
         transformer_layers=whole_or_each(full, "transformer_layers_per_block"),
         vector=_vector(full),
         linear_projection=flag(full, "use_linear_projection"),
@@ -283,6 +286,14 @@ def _vector(full: Values) -> int | None:
     if kind not in (None, "projection") or (kind is not None and full["num_class_embeds"] is not None):
         raise cannot("class_embed_type", kind)
     return None if kind is None else whole(full, "projection_class_embeddings_input_dim")
+
+
+def _context_heads(full: Values) -> int | None:
+    """The heads that pool the context as a whole, where that enters beside the time."""
+    kind = full["addition_embed_type"]
+    if kind not in (None, "text"):
+        raise cannot("addition_embed_type", kind)
+    return None if kind is None else whole(full, "addition_embed_type_num_heads")
 
 
 def _dit_config(full: Values) -> DiTConfig:

@@ -145,10 +145,8 @@ READ: dict[str, set[str]] = {
         *("dropout", "attention_head_dim", "norm_num_groups", "norm_eps", "resnet_time_scale_shift"),
         *("num_class_embeds", "cross_attention_dim", "transformer_layers_per_block", "use_linear_projection"),
         *("class_embed_type", "projection_class_embeddings_input_dim"),
-        *(
-            "upcast_attention",
-            "addition_embed_type_num_heads",
-        ),  # no matter in float32; no matter without addition_embed
+        *("addition_embed_type", "addition_embed_type_num_heads"),
+        "upcast_attention",  # no matter in float32
     },
     "DiTTransformer2DModel": {
         *(

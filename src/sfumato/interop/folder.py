@@ -16,6 +16,9 @@ from sfumato.tables import Table
 
 _OLD_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
+CODECS = ("vae", "vqvae", "movq")
+"""Where pipelines of diffusers keep what decodes their latents."""
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -37,6 +40,12 @@ def is_foreign(folder: Path) -> bool:
 def read_foreign(folder: Path) -> Foreign:
     """Raises SettingsError or ModelFileError naming what is missing or cannot be expressed; allocates
     nothing."""
+    for codec in CODECS:
+        if (folder / codec).is_dir():
+            raise SettingsError(
+                f"its network draws latents, which the autoencoder in {codec}/ decodes: of diffusers' models "
+                "only those on pixels are opened"
+            )
     home = folder / "unet" if (folder / "unet").is_dir() else folder
     place = "scheduler_config.json" if home == folder else "scheduler/scheduler_config.json"
     network = config_from_diffusers(_settings(home, "config.json"))

@@ -50,6 +50,43 @@ class Attention(nn.Module):
         return self.to_out[1](self.to_out[0](out))
 
 
+class ContextEmbedding(nn.Module):
+    """What a whole context says, as one vector: (B, N, context_dim) -> (B, channels).
+
+    The mean token, which knows its place, looks at all tokens and itself; a linear layer; normalised before
+    and after (Saharia et al. 2022, section 2.3; by the names and numbers of DeepFloyd IF).
+    """
+
+    def __init__(self, context_dim: int, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(context_dim)
+        self.pool = AttentionPooling(context_dim, heads)
+        self.proj = nn.Linear(context_dim, channels)
+        self.norm2 = nn.LayerNorm(channels)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.norm2(self.proj(self.pool(self.norm1(context))))
+
+
+class AttentionPooling(nn.Module):
+    """Tokens (B, N, C) -> (B, C): what their mean sees in them."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(1, channels) / math.sqrt(channels))
+        self.k_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mean = tokens.mean(1, keepdim=True) + self.positional_embedding
+        seen = torch.cat([mean, tokens], dim=1)
+        return attend(
+            self.q_proj(mean), self.k_proj(seen), self.v_proj(seen), self.heads, place="pooling"
+        ).squeeze(1)
+
+
 class ImageAttention(nn.Module):
     """x + attention(groupnorm(x)) over all places of x (B, C, *space) (Ho et al. 2020, appendix B)."""
 

@@ -58,7 +58,8 @@ def preset(
     and a picture as condition adds its channels. `vector` are the features of attributes; `conditioning` and
     `class_input` say how all this and a class enter (see `UNetConfig`). With a context (a
     caption) of this width the attention looks at it too, in the middle always: it is still at the coarse
-    resolutions alone, so it costs little on a CPU, and is expressed by UNet2DConditionModel.
+    resolutions alone, so it costs little on a CPU; as a whole the caption enters everywhere, beside the time
+    (Nichol et al. 2022). UNet2DConditionModel expresses both.
     """
     check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
     check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
@@ -84,6 +85,7 @@ def preset(
         dropout=dropout,
         vector=vector,
         context_dim=context_dim,
+        context_heads=None if context_dim is None else context_dim // math.gcd(64, context_dim),
         conditioning=conditioning,
         class_input=class_input,
     )

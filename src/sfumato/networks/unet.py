@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sfumato.errors import SettingsError
-from sfumato.networks.attention import ImageAttention, ImageTransformer
+from sfumato.networks.attention import ContextEmbedding, ImageAttention, ImageTransformer
 from sfumato.networks.blocks import Downsample, ResidualBlock, Stage, Upsample
 from sfumato.networks.convolution import channels_last, convolution
 from sfumato.networks.embeddings import TimeEmbedding, sinusoids
@@ -34,15 +34,7 @@ class UNet(nn.Module):
         maps = config.class_rows if config.class_input == "concat" else 0
         self.conv_in = convolution(config.dims, config.in_channels + maps, channels[0], 3)
         self.time_embedding = TimeEmbedding(channels[0], config.embedding)
-        self.class_embedding = (
-            nn.Embedding(config.class_rows, config.embedding) if config.class_rows and not maps else None
-        )
-        self.add_embedding: TimeEmbedding | None = None
-        if config.vector is not None:  # by diffusers' names: in place of the class's embedding, or beside it
-            told = TimeEmbedding(config.vector, config.embedding)
-            self.class_embedding, self.add_embedding = (
-                (told, None) if config.classes is None else (self.class_embedding, told)
-            )
+        self._embeddings(config)
         self.down_blocks = nn.ModuleList(self._down(level) for level in range(len(channels)))
         self.mid_block = self._middle()
         self.up_blocks = nn.ModuleList(self._up(level) for level in reversed(range(len(channels))))
@@ -53,6 +45,20 @@ class UNet(nn.Module):
         number_dropouts(self)
         if config.dims == 2:
             self.to(memory_format=torch.channels_last)
+
+    def _embeddings(self, config: UNetConfig) -> None:
+        """What enters beside the time, by diffusers' names where these can say it: the class, or without one
+        the vector, is `class_embedding`; the context, or without one the vector, is `add_embedding`."""
+        by_row = config.class_rows and config.class_input == "embedding"
+        self.class_embedding = nn.Embedding(config.class_rows, config.embedding) if by_row else None
+        self.add_embedding: nn.Module | None = None
+        self.vector_name = ""
+        if config.context_heads is not None and config.context_dim is not None:
+            self.add_embedding = ContextEmbedding(config.context_dim, config.embedding, config.context_heads)
+        if config.vector is not None:
+            free = "vector_embedding" if self.add_embedding is not None else "add_embedding"
+            self.vector_name = "class_embedding" if config.classes is None else free
+            setattr(self, self.vector_name, TimeEmbedding(config.vector, config.embedding))
 
     def _block(self, ins: int, outs: int, resize: int = 0) -> ResidualBlock:
         c = self.config
@@ -168,7 +174,7 @@ class UNet(nn.Module):
         features: Tensor | None,
         context: Tensor | None,
     ) -> Tensor:
-        embedding = F.silu(self._embed(x, label, rows, features))
+        embedding = F.silu(self._embed(x, label, rows, features, context))
         if rows is not None and self.class_embedding is None:
             maps = F.one_hot(rows, self.config.class_rows).to(x)
             maps = maps[(...,) + (None,) * (x.ndim - 2)].expand(-1, -1, *x.shape[2:])
@@ -211,15 +217,18 @@ class UNet(nn.Module):
 
         return checkpoint(run, h, embedding, context, skip, use_reentrant=False, preserve_rng_state=False)
 
-    def _embed(self, x: Tensor, label: Tensor, rows: Tensor | None, features: Tensor | None) -> Tensor:
+    def _embed(
+        self, x: Tensor, label: Tensor, rows: Tensor | None, features: Tensor | None, context: Tensor | None
+    ) -> Tensor:
         c = self.config
         told = sinusoids(label, c.channels[0], c.flip_sin_to_cos, c.freq_shift).to(x.dtype)
         embedding = self.time_embedding(told)
         if rows is not None and self.class_embedding is not None:
             embedding = embedding + self.class_embedding(rows)
         if features is not None:
-            project = self.class_embedding if rows is None else self.add_embedding
-            embedding = embedding + project(features)
+            embedding = embedding + getattr(self, self.vector_name)(features)
+        if c.context_heads is not None and self.add_embedding is not None:
+            embedding = embedding + self.add_embedding(context)
         return embedding
 
     def _features(self, x: Tensor, vector: Tensor | None) -> Tensor | None:
@@ -257,10 +266,9 @@ class UNet(nn.Module):
             raise SettingsError(
                 f"UNet: the size {size} must be divisible by {self.factor}; resize or crop the images."
             )
-        looks = "cross" in (*c.attention, c.middle)
-        if looks and context is None:
+        if c.looks and context is None:
             raise SettingsError("UNet: this network looks at a context (a caption), so it must be given one.")
-        if context is not None and not looks:
+        if context is not None and not c.looks:
             raise SettingsError("UNet: this network does not look at a context, so it cannot be given one.")
 
 

@@ -34,6 +34,8 @@ class UNetConfig:
     """Number of heads, one number or one for each resolution."""
     context_dim: int | None = None
     """Width of the context's tokens; needed by "cross"."""
+    context_heads: int | None = None
+    """Heads by which the context as a whole is pooled and enters beside the time's embedding; None: not."""
     transformer_layers: int | tuple[int, ...] = 1
     """Transformer blocks in each "cross" attention, one number or one for each resolution."""
     linear_projection: bool = False
@@ -100,8 +102,11 @@ class UNetConfig:
         for level in range(levels):
             if self.attention_at(level) != "none" or (level == levels - 1 and self.middle != "none"):
                 self._check_heads(level)
-        if "cross" in (*self.attention, self.middle):
+        if self.looks:
             check(who, self.context_dim is not None, "attention to a context needs context_dim")
+        if self.context_heads is not None:
+            whole(who, "context_heads", self.context_heads, 1, 1024)
+            self._check_pooling(self.context_heads)
         bounds = {"context_dim": 65536, "time_channels": 65536, "classes": 10_000_000, "vector": 1_000_000}
         for name, high in bounds.items():
             if getattr(self, name) is not None:
@@ -113,6 +118,14 @@ class UNetConfig:
         check(who, 0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
         check(who, self.norm_eps > 0, "norm_eps must be positive")
         check(who, self.classes is not None or not self.null_class, "a null class needs classes")
+
+    def _check_pooling(self, heads: int) -> None:
+        check("UNet", self.looks, "context_heads are for a network that looks at a context")
+        check(
+            "UNet",
+            (self.context_dim or 0) % heads == 0,
+            f"context_dim {self.context_dim} must be a multiple of the {heads} context_heads",
+        )
 
     def _check_heads(self, level: int) -> None:
         c = self.channels[level]
@@ -143,6 +156,11 @@ class UNetConfig:
     def transformer_layers_at(self, level: int) -> int:
         n = self.transformer_layers
         return n[level] if isinstance(n, tuple) else n
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at a context."""
+        return "cross" in (*self.attention, self.middle)
 
     @property
     def embedding(self) -> int:
