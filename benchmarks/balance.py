@@ -5,13 +5,15 @@
 Of the digits 0 to 4 one in ten is kept, of 5 to 9 all. The run is trained on with these, told no classes, and
 a classifier of noisy pictures is trained on them, each class equally often. Then digits are drawn without
 asking for a class, and by `sfumato sample --class none --balanced`. What was drawn is judged by another
-classifier, trained on what an extractor sees in all digits, whose errors are taken out (`evaluation.groups`).
+classifier, trained apart on all digits (`benchmarks/digits.py`): the share of each digit, and the total
+variation from a tenth each, beside that of as many pictures of perfect balance.
 --home: a folder where what was trained is kept and found again.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,17 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from digits import train_judge
 from novelty import gone_on
 from torch import Tensor
 
 import sfumato
 from sfumato.data.bundled import digits_path
-from sfumato.data.prepare import prepare
 from sfumato.evaluation.balanced import balanced
-from sfumato.evaluation.features.extractor import open_extractor
-from sfumato.evaluation.features.store import default_cache, features_of
-from sfumato.evaluation.groups import Grouping, compare
-from sfumato.evaluation.sets import PictureSet, of_dataset, of_tensor
 from sfumato.evaluation.shares import Share
 from sfumato.noise import permutation
 
@@ -76,28 +74,31 @@ def main() -> None:
     home: Path = options.home or Path(tempfile.mkdtemp())
     home.mkdir(parents=True, exist_ok=True)
     run = sfumato.load(prepared(options.run, home, options.minutes, options.classifier_minutes))
-    extractor, data = open_extractor(), prepare("digits")
-    train, held = of_dataset(data, data.train), of_dataset(data, data.held)
-    known, new = (features_of(one, extractor, cache=default_cache()).pooled for one in (train, held))
-    grouping = Grouping("digit", data.label_names, torch.tensor(train.classes), torch.tensor(held.classes))
+    judge, accuracy = train_judge()
+    print(f"the judge knows {accuracy:.2%} of the real digits that it has not seen")
 
-    def judged(name: str, pictures: PictureSet) -> None:
-        seen = features_of(pictures, extractor, cache=default_cache()).pooled
-        print(f"\n{name}")
-        for line in compare(grouping, known, new, seen).lines():
-            print(f"  {line}", flush=True)
+    def judged(name: str, pictures: Tensor) -> None:
+        with torch.no_grad():
+            found = torch.cat([judge(part).argmax(1) for part in pictures.split(256)]).bincount(minlength=10)
+        n = len(pictures)
+        variation = float((found / n - 0.1).abs().sum()) / 2
+        by_chance = 5 * math.sqrt(2 / math.pi * 0.1 * 0.9 / n)  # ten shares' mean absolute errors, halved
+        print(f"\n{name}: total variation {variation:.3f} from a tenth each, by chance about {by_chance:.3f}")
+        print(f"  0 to 4 together: {Share(int(found[:RARE].sum()), n)}")
+        for digit, count in enumerate(found.tolist()):
+            print(f"  {digit}: {Share(count, n)}", flush=True)
 
     with np.load(home / "unbalanced.npz") as file:
         rare = Share(int((file["labels"] < RARE).sum()), len(file["labels"]))
     print(f"0 to 4 among the training pictures: {rare.value:.1%}, {rare.value / RARE:.1%} each")
     none = [None] * options.n
     drawn: Tensor = run.sample(classes=none, guidance=1, steps=options.steps, seed=10_000)
-    judged("as drawn", of_tensor(drawn, "as drawn"))
+    judged("as drawn", drawn)
     recipe = run.recipe(classes=[None], guidance=1, steps=options.steps, seed=50_000)
     found = balanced(run, recipe, options.each)
     for line in found.lines():
         print(line)
-    judged("balanced", of_tensor(run.make(found.recipe), "balanced"))
+    judged("balanced", run.make(found.recipe))
 
 
 if __name__ == "__main__":
