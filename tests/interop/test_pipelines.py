@@ -309,6 +309,14 @@ def test_what_cannot_be_honoured_is_refused_by_its_key(what: str, tmp_path: Path
     assert "\n" not in str(found.value)
 
 
+def test_a_network_of_latents_is_not_taken_for_one_of_pictures(tmp_path: Path) -> None:
+    """Its four channels are no colours: they would be drawn as a picture with transparency."""
+    theirs(tmp_path / "run", diffusers.DDPMScheduler())
+    (tmp_path / "run" / "vae").mkdir()
+    with pytest.raises(RunError, match="latents, which the autoencoder in vae/ decodes"):
+        load(tmp_path / "run", "cpu")
+
+
 def test_a_pickle_is_named_and_not_opened(tmp_path: Path) -> None:
     theirs(tmp_path / "run", diffusers.DDPMScheduler())
     weights = tmp_path / "run" / "unet" / "diffusion_pytorch_model.safetensors"
