@@ -18,7 +18,7 @@ from sfumato.evaluation.sets import of_dataset
 from sfumato.files import read_json, write_json
 from sfumato.reporting.stored import read_records, stored
 from sfumato.reporting.subject import subject
-from sfumato.runs import load
+from sfumato.runs import Run, load
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +135,33 @@ def test_compare_says_differences_and_refuses_unlike_terms(
     assert "not measured alike" in capsys.readouterr().err
     assert cli.run(["compare", near, str(tmp_path)]) == 1
     assert "nothing was measured there" in capsys.readouterr().err
+
+
+def test_metrics_that_are_named_are_measured_by_class_too(home: Path, tmp_path: Path) -> None:
+    words = ["evaluate", home / "run", home / "data", "--metrics", "is, clip-score", "-n", 150]
+    assert cli.run([*map(str, words), "--device", "cpu", "--out", str(tmp_path)]) == 1  # lite0 reads nothing
+    words[4] = "is , is"
+    assert cli.run([*map(str, words), "--device", "cpu", "--out", str(tmp_path)]) == 0
+    records = read_records(tmp_path / "records.json")
+    assert [record.terms.metric for record in records] == ["is"] * 3
+    assert {record.group for record in records} == {None, *small.CLASSES[:2]}  # of the third there are 25
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("fid-infinity", "fid-infinity needs at least 2,560 generated pictures and there are 70"),
+        ("kid,sfid", "lite0 gives no features of places"),
+        ("clip-score", "has no scores of its captions"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
+    names: str, words: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Run, "make", lambda *_: pytest.fail("drawn"))
+    said = ["evaluate", home / "run", home / "data", "--metrics", names, "-n", 70, "--seed", 9]
+    assert cli.run([*map(str, said), "--device", "cpu"]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_a_folder_of_pictures_has_metrics_alone(

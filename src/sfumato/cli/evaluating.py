@@ -19,7 +19,7 @@ from sfumato.data.fit import Resize
 from sfumato.errors import SettingsError
 from sfumato.evaluation.features.extractor import FOLDERS, open_extractor
 from sfumato.evaluation.features.store import default_cache
-from sfumato.evaluation.metrics import METRICS, check
+from sfumato.evaluation.metrics import METRICS
 from sfumato.evaluation.record import Record, difference
 from sfumato.evaluation.sets import of_folder
 from sfumato.reporting import measuring
@@ -65,7 +65,8 @@ def parts(
     """What was asked for; without any, all but the likelihood. Raises SettingsError for an unknown metric."""
     asked = metrics is not None or loss or novelty or coverage or nll or rate_distortion
     usual = every or not asked
-    names = None if metrics is None or metrics == "all" else tuple(n for n in metrics.split(",") if n.strip())
+    said = [name.strip() for name in (metrics or "all").split(",")]
+    names = None if said == ["all"] else tuple(dict.fromkeys(name for name in said if name))
     for name in names or ():
         if name not in METRICS:
             raise SettingsError(f"--metrics are some of {', '.join(METRICS)}, not {name!r}")
@@ -139,7 +140,7 @@ def run(
             typer.echo(f"{data} is not known as what {path} was trained on: what follows is against it")
         if eyes is not None:
             n = measuring.usual_number(of) if asked.number is None else asked.number
-            check(wanted.names or (), of.train.count, n)
+            measuring.check_metrics(wanted.names or (), of, n, eyes)
             samples = of.samples(n, eyes.seed, eyes.batch, eyes.cache, on_one_line("drawing"))
             measuring.sampled(of, samples, home)
             if wanted.metrics:
@@ -194,8 +195,10 @@ def folder(
     size: int | None,
     out: Path | None,
 ) -> None:
-    """The metrics of a folder of pictures; half of the data stand for the model in the baseline."""
-    if wanted.nll or wanted.rate_distortion or not wanted.metrics:
+    """The metrics of a folder of pictures against all of the data: nothing is held out for a baseline."""
+    more = wanted.nll or wanted.rate_distortion
+    more |= not wanted.usual and (wanted.loss or wanted.novelty or wanted.coverage)
+    if more or not wanted.metrics:
         raise SettingsError(
             f"{path} is a folder of pictures and no run: of pictures alone there are --metrics, nothing else"
         )

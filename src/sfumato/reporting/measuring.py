@@ -22,7 +22,7 @@ from sfumato.evaluation.feature_set import FeatureSet
 from sfumato.evaluation.features.extractor import Extractor
 from sfumato.evaluation.features.store import features_of
 from sfumato.evaluation.groups import groupings
-from sfumato.evaluation.metrics import check, measure, measure_classes, usual
+from sfumato.evaluation.metrics import METRICS, check, measure, measure_classes, usual
 from sfumato.evaluation.record import Record
 from sfumato.evaluation.sets import PictureSet
 from sfumato.files import read_json, write_json
@@ -38,7 +38,7 @@ Told = Callable[[int, int], None]
 MOST, FEWEST = 1000, 200
 """Samples if nobody says how many: as many as pictures were held out, within these."""
 CLASS_METRICS = ("kid", "precision", "recall")
-"""Of those that are measured, these are also measured class by class."""
+"""Where nobody says which metrics, these are also measured class by class; else all that were said."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,21 @@ def sampled(of: Subject, samples: PictureSet, home: Path) -> None:
     write_json(home / "data.json", data_summary(of))
 
 
+def check_metrics(names: Sequence[str], of: Subject, n: int, look: Looking) -> None:
+    """Raises SettingsError, before any is drawn, for metrics that n samples or these eyes do not do for."""
+    check(names, of.train.count, n, look.extractor.width)
+    first = of.train.take([0])
+    seen = FeatureSet(first, features_of(first, look.extractor), look.extractor)
+    for name in names:
+        if METRICS[name].looks_at != "scores" or look.pair is None:
+            seen.needed(METRICS[name].looks_at)
+
+
 def metrics(
     of: Subject, samples: PictureSet, names: Sequence[str] | None, look: Looking, home: Path
 ) -> Iterator[str]:
     """Measures the metrics (None: all that the pictures are enough for) against the training pictures, with
     the held-out ones as the baseline; adds the records."""
-    if names is not None:
-        check(names, of.train.count, samples.count)
     real, made = look.features(of.train), look.features(samples)
     held = None if of.held is None else look.features(of.held)
     asked = usual(real, made) if names is None else tuple(names)
@@ -97,7 +105,7 @@ def metrics(
         )
     found = list(measure(asked, real, made, held, look.seed))
     yield from _told(found)
-    by_class = [name for name in asked if name in CLASS_METRICS]
+    by_class = [name for name in asked if names is not None or name in CLASS_METRICS]
     if by_class and samples.classes is not None and len(of.train.class_names) > 1:
         each = measure_classes(by_class, real, made, held, look.seed)
         found += each.records
@@ -122,7 +130,7 @@ def compared(
             "--size"
         )
     if names is not None:
-        check(names, real.count, made.count)
+        check(names, real.count, made.count, look.extractor.width)
     first, second = look.features(real), look.features(made)
     asked = usual(first, second) if names is None else tuple(names)
     if not asked:
