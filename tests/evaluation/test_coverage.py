@@ -160,13 +160,20 @@ def test_tables_sort_pictures(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
     data = prepare(tmp_path, cache=tmp_path.parent / f"{tmp_path.name}-cache")
     found = {one.name: one for one in groupings(data)}
-    assert {*found} == {"sky", "seen: sun", "seen: sea"}
+    assert {*found} == {"sky", "seen: sun", "seen: sea", "size"}
     sky = found["sky"]
     assert sky.options == ("blue", "grey")
     assert len(sky.train) == len(data.train)
     for row, place in zip(data.train.tolist(), sky.train.tolist(), strict=True):
         told = data.columns[row].get("sky", "")
         assert place == (sky.options.index(told) if told else -1)
+    size = found["size"]
+    assert size.options[0].startswith("to ")
+    assert len(size.options) == 4
+    counts = torch.bincount(size.train)
+    assert counts.max() - counts.min() <= 1
+    order = [float(data.columns[row]["size"]) for row in data.train.tolist()]
+    assert size.train[np.argsort(order)].diff().min() == 0  # larger numbers are in later quarters
     sun = found["seen: sun"]
     assert sun.options == ("without", "with")
     for row, place in zip(data.held.tolist(), sun.held.tolist(), strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,10 @@ class Grouping:
 
 def groupings(data: DataSet) -> tuple[Grouping, ...]:
     """The ways that a data set's own tables sort it, for its `train` and `held` rows: each column that is a
-    choice, and of columns of labels each label, with it or without, the 40 commonest. (Classes come with the
-    pictures.)"""
+    choice, of columns of labels each label, with it or without, the 40 commonest, and columns of numbers by
+    their quarters. (Classes come with the pictures.)"""
     found: list[Grouping] = []
     for name, kind in columns.offered(data.columns).items():
-        if kind == "number":
-            continue
         attributes = columns.attributes_of(data.columns, [f"{name}:{kind}"])
         values = [told.get(name) for told in columns.told(attributes, data.columns)]
         item = attributes.items[0]
@@ -67,7 +66,20 @@ def groupings(data: DataSet) -> tuple[Grouping, ...]:
             for option in _commonest(item.options, values):
                 held = [-1 if not isinstance(value, tuple) else int(option in value) for value in values]
                 found.append(_grouping(f"{name}: {option}", ("without", "with"), np.array(held), data))
+        else:
+            found.append(_quarters(name, values, data))
     return tuple(found)
+
+
+def _quarters(name: str, values: Sequence[Value | None], data: DataSet) -> Grouping:
+    """A column of numbers, cut at the training pictures' quartiles; fewer groups where these are alike."""
+    numbers = np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=float)
+    known = numbers[data.train][~np.isnan(numbers[data.train])]
+    cuts = np.unique(np.quantile(known, (0.25, 0.5, 0.75))) if len(known) else np.zeros(1)
+    ends = [f"{cut:.3g}" for cut in cuts]
+    between = [f"above {low}, to {high}" for low, high in pairwise(ends)]
+    sorted_ = np.where(np.isnan(numbers), -1, np.searchsorted(cuts, numbers))
+    return _grouping(name, (f"to {ends[0]}", *between, f"above {ends[-1]}"), sorted_, data)
 
 
 def _commonest(options: Sequence[str], values: Sequence[Value | None]) -> list[str]:
