@@ -42,5 +42,7 @@ def open_extractor(
         raise SettingsError(f"there is no extractor {name!r}: choose one of {', '.join(EXTRACTORS)}")
     what, make = FOLDERS[name]
     if given is None:
-        raise SettingsError(f"the extractor {name} needs a folder, {what}: give its path beside the name")
+        raise SettingsError(
+            f"the extractor {name} needs a folder, {what}: give its path (--features-weights)"
+        )
     return make(given, where)

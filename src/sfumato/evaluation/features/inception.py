@@ -59,7 +59,7 @@ def weights_file() -> Path:
                 return folder / name
     raise SettingsError(
         f"the weights of Inception are not on this machine: fetch {ADDRESS}{NAMES[0]} and put it into "
-        f"{folders()[0]}, or give its path beside the extractor's name; lite0 works without"
+        f"{folders()[0]}, or give its path (--features-weights); lite0 works without"
     )
 
 

