@@ -211,6 +211,13 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not gone, f"{page}: {gone} is not there"
 
 
+@pytest.mark.parametrize("script", ["orders", "resume"])
+def test_a_benchmark_finds_what_it_borrows_from_the_tests(script: str, tmp_path: Path) -> None:
+    code = f"import runpy; runpy.run_path({str(ROOT / 'benchmarks' / script)!r} + '.py', run_name='imported')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_api_page_lists_what_there_is() -> None:
     listed = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
     assert len(listed) == len(set(listed))

@@ -79,8 +79,8 @@ def test_variance_preserving_curves_stay_on_the_circle_near_clean_data_too(sched
     t = torch.cat([torch.logspace(-9, 0, 200, dtype=torch.float64)])
     level = schedule.level(t)
     assert torch.allclose(level.norm, torch.ones_like(t), atol=1e-14, rtol=0)
-    # sqrt(1 - alpha^2) would be 0 or wrong in its first digit at t = 1e-9; sigma is continuous and positive
-    # instead. assert bool((level.sigma > 0).all())
+    # sqrt(1 - alpha^2) would be 0 or wrong in its first digit at t = 1e-9
+    assert bool((level.sigma > 0).all())
     assert bool((level.sigma.diff() > 0).all())
 
 
@@ -133,7 +133,7 @@ def test_shifting_rectified_flow_is_the_resolution_shift_of_sd3() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 50, 1000, 4000])
-@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine", "constant", "sigmoid"])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine", "constant", "sigmoid", "zero"])
 def test_tables_are_float64_falling_and_in_range(kind: str, steps: int) -> None:  # N1
     table = {
         "linear": lambda: Table.linear(steps),
@@ -141,10 +141,12 @@ def test_tables_are_float64_falling_and_in_range(kind: str, steps: int) -> None:
         "cosine": lambda: Table.cosine(steps),
         "constant": lambda: Table.constant(0.01, steps),
         "sigmoid": lambda: Table.sampled(Sigmoid(), steps),
+        "zero": lambda: Table.linear(steps).zero_terminal_snr(),
     }[kind]()
     alpha_bar = table.alpha_bar
     assert alpha_bar.dtype == torch.float64
     assert bool((alpha_bar.diff() < 0).all())
+    assert torch.allclose(alpha_bar.float().double(), alpha_bar, rtol=1e-6, atol=0)  # a float32 product: 4e-7
     assert bool(((alpha_bar >= 0) & (alpha_bar < 1)).all())
     assert bool(((table.betas > 0) & (table.betas <= 1)).all())
     assert bool((table.nodes().log_snr.diff() < 0).all())
@@ -228,6 +230,7 @@ def test_a_grid_has_exactly_n_moves_falls_and_ends_clean(grid: plans.Grid, sched
 @pytest.mark.parametrize("n", range(1, 101))
 def test_trailing_and_uniform_start_at_the_noisiest_level_for_every_number_of_steps(n: int) -> None:  # N4
     table = Table.linear(100)
+    assert all(len(plans.descend(grid(table, n))) == n for grid in GRIDS)
     for grid in (plans.trailing, plans.uniform, plans.log_snr, plans.karras):
         assert float(grid(table, n).sigma[0]) == pytest.approx(table.sigma[-1], rel=1e-12)
     # leading starts lower by definition: node (n - 1) floor(T / n), as published

@@ -201,6 +201,25 @@ def test_huber_is_a_square_near_0_and_a_line_far_away() -> None:
         Denoising(SIMPLE, -1.0)
 
 
+@pytest.mark.parametrize("weight", WEIGHTS, ids=lambda w: type(w).__name__)
+def test_at_zero_terminal_snr_a_loss_is_refused_or_finite_at_every_node(weight: Weight) -> None:  # N3
+    table = Table.linear(40).zero_terminal_snr()
+    for prediction in PREDICTIONS:
+        prediction = Mean(table) if isinstance(prediction, Mean) else prediction
+        model = Model(torch.nn.Identity(), table, prediction)
+        level = table.nodes()
+        x0, eps = (t * torch.ones(40, 1, 2, 2) for t in (1.0, -2.0))
+        y = torch.zeros(40, 1, 2, 2)
+        try:
+            Denoising(weight).check(model)
+        except SettingsError:
+            assert not torch.isfinite(weight_on(weight, prediction, level)).all()
+            continue
+        x = noised(x0, eps, level)
+        asked = Trial(x0, eps, level, Estimate(x, level, Said(x, level, y, prediction)))
+        assert torch.isfinite(Denoising(weight)(asked)).all(), prediction
+
+
 def test_what_has_no_finite_loss_is_refused() -> None:
     model = lambda prediction: Model(torch.nn.Identity(), RectifiedFlow(), prediction)
     with pytest.raises(SettingsError, match=r"Epsilon prediction .* alpha = 0"):
