@@ -1,8 +1,8 @@
 """How fast the networks are beside those of other libraries: paired, interleaved, reported as ratios.
 
-    python benchmarks/networks.py            # about 15 minutes on 2 cores python benchmarks/networks.py
-    --quick    # three pairs, small batches python benchmarks/networks.py --one-thread   # processor time of
-    one thread: for a machine that others use too
+    python benchmarks/networks.py                 # about 15 minutes on 2 cores
+    python benchmarks/networks.py --quick         # three pairs, small batches
+    python benchmarks/networks.py --one-thread    # processor time of one thread, where others work
 
 Each contestant lives in a process of its own and is run as its users would run it: a peer with its
 defaults, Sfumato as its command line runs it (the heap kept). The two of a pair are timed in turn, A B B A
