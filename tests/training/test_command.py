@@ -95,6 +95,16 @@ def test_what_a_run_leaves(run: tuple[Path, str]) -> None:
     assert not (out / "lock.json").exists()
 
 
+def test_each_bad_picture_is_named_once(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # read, and then found in the cache
+        result = call(pictures, tmp_path / "run", "--steps", "1", "--sample-share", "0")
+        assert result.exit_code == 0
+        assert result.output.count("broken.png") == 1
+    assert "broken.png" not in caplog.text
+
+
 def test_the_folder_is_a_model_with_its_averaged_weights(run: tuple[Path, str]) -> None:
     out, _ = run
     opened = load(out, "cpu")
@@ -149,6 +159,13 @@ def test_the_same_command_goes_on_and_another_is_refused(pictures: Path, tmp_pat
         ),
         (["--steps", "5", "--resize", "odd"], "--resize is one of"),
         (["--steps", "5", "--batch", "2", "--accumulate", "3"], "cannot be computed in 3 parts"),
+        (["--steps", "5", "--batch", "0"], "--batch must be at least 1, not 0"),
+        (["--steps", "5", "--batch", "-3"], "--batch must be at least 1, not -3"),
+        (["--steps", "5", "--lr", "inf"], "--lr must be a finite number, not inf"),
+        (["--steps", "5", "--gamma", "nan"], "--gamma must be a finite number, not nan"),
+        (["--steps", "5", "--seed", "1" + 20 * "0"], "--seed must be a number of at most 63 bits"),
+        (["--steps", "5", "--sample-share", "2"], "--sample-share must be in [0, 1), not 2.0"),
+        (["--steps", "5", "--crop", "3"], "random crops must lie between 0 and 1, not 3.0"),
     ],
 )
 def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list[str], words: str) -> None:

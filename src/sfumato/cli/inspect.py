@@ -10,7 +10,9 @@ _LINES = 20
 
 
 def inspect(
-    data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, an .npz file, or digits."),
+    data: str = typer.Argument(
+        ..., metavar="DATA", help="A folder of pictures, an .npz file, digits or emoji."
+    ),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
     """Say what a data set holds: sizes, colours, classes, captions, columns of its tables, and what is

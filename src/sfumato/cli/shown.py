@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import typer
@@ -72,14 +73,26 @@ class Shown:
 
         return told
 
+    @contextmanager
+    def naming(self) -> Generator[None, None, None]:
+        """Inside the block no log names the pictures that cannot be read: `begin` does, once for all
+        processes."""
+        log = logging.getLogger("sfumato.data.ingest")
+        was, log.disabled = log.disabled, True
+        try:
+            yield
+        finally:
+            log.disabled = was
+
     def begin(self, data: DataSet, settings: RunSettings) -> None:
         self._best_by = settings.train.best_by
         for sentence in (*settings.reasons, *data.notes):
             self.say(f"  {sentence}")
-        for flaw in data.bad[:10]:
+        named = data.bad[:10] if data.reused else data.bad
+        for flaw in named:
             self.say(f"  left out: {flaw}")
-        if len(data.bad) > 10:
-            self.say(f"  and {len(data.bad) - 10} more left out")
+        if len(data.bad) > len(named):
+            self.say(f"  and {len(data.bad) - len(named)} more left out")
 
     def progress(self) -> AbstractContextManager[object]:
         """The moving line, if there is a terminal."""

@@ -13,7 +13,7 @@ _DATA, _WATCH, _WHERE, _TOLD = "Data", "Watching", "Where and how", "What it is 
 
 
 def train(
-    data: str = typer.Argument(help="A folder of pictures, an .npz file, or: digits."),
+    data: str = typer.Argument(metavar="DATA", help="A folder of pictures, an .npz file, or: digits, emoji."),
     out: Path = typer.Option(  # noqa: B008 (how typer is told)
         ..., "--out", "-o", help="The run's folder; a run that is there goes on."
     ),
@@ -223,10 +223,11 @@ def train(
         }  # fmt: skip
         crew = stack.enter_context(joined(device, timeout))
         show = Shown(out, crew.leads)
-        pictures = prepare(
-            data, size=read_size(size), multiple=4, channels=channels, resize=read_resize(resize), room=crop,
-            hold_out=hold_out, cache=cache, progress=show.reading(asked), aligned=picture,
-        )  # fmt: skip
+        with show.naming():
+            pictures = prepare(
+                data, size=read_size(size), multiple=4, channels=channels, resize=read_resize(resize),
+                room=crop, hold_out=hold_out, cache=cache, progress=show.reading(asked), aligned=picture,
+            )  # fmt: skip
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
@@ -254,8 +255,11 @@ def train(
 
 def _judging(settings: Any, weights: Path | None, progress: Any) -> Any:
     """What judges the run's samples, where it is asked for."""
+    from sfumato.errors import SettingsError
     from sfumato.evaluation.during import judging
 
+    if weights is not None and not settings.metrics:
+        raise SettingsError("--features-weights is of --metrics: add that, or leave it out")
     return judging(weights, progress=progress) if settings.metrics else None
 
 

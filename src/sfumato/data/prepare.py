@@ -118,8 +118,10 @@ def _check(
         )
     if resize not in get_args(Resize):
         raise DataError(f"resize is crop, stretch or pad, not {resize}")
-    if not 0 <= room <= 1 or not 0 <= limit_bad <= 1:
-        raise DataError(f"room and limit_bad lie between 0 and 1, not {room} and {limit_bad}")
+    if not 0 <= room <= 1:
+        raise DataError(f"the room for random crops must lie between 0 and 1, not {room}")
+    if not 0 <= limit_bad <= 1:
+        raise DataError(f"limit_bad must lie between 0 and 1, not {limit_bad}")
     if multiple < 1 or largest < 1:
         raise DataError(f"multiple and largest are whole numbers from 1, not {multiple} and {largest}")
 

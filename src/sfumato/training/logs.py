@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sfumato.errors import SettingsError
+from sfumato.files.atomic import write_atomic
 from sfumato.training.figures import METRICS
 from sfumato.training.step import TrainStep
 
@@ -51,7 +52,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [entry for entry in read_log(path) if entry["images"] <= images]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
-        path.write_text(text, encoding="utf-8")
+        write_atomic(path, [text.encode()])
         self._file = path.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
 

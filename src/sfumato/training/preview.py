@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sfumato.conditions.schema import Wish
+from sfumato.errors import SettingsError
 from sfumato.files import write_json
 from sfumato.training.drawing import Drawing
 from sfumato.training.figures import write_grid
@@ -26,6 +27,10 @@ class Preview:
     share: float
     _at: float = field(default_factory=time.monotonic)
     _cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise SettingsError(f"--sample-share must be in [0, 1), not {self.share}")
 
     def due(self, images_per_second: float) -> bool:
         """The first grid's cost is guessed: a picture asked once costs a third of training on it."""

@@ -74,12 +74,17 @@ class TrainSettings:
         _one_of("--levels", self.levels, LEVELS)
         _one_of("--optimiser", self.optimiser, OPTIMISERS)
         _one_of("--precision", self.precision, PRECISIONS)
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingsError(f"--{name.replace('_', '-')} must be a finite number, not {value}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise SettingsError(f"--seed must be a number of at most 63 bits, not {self.seed}")
         for name in ("batch", "accumulate", "tolerance"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"--{name} must be at least 1, not {getattr(self, name)}")
         least0 = ("weight_decay", "temperature", "clip", "averages", "validate", "metrics_every")
         for name in (*least0, "patience", "huber", "bound"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+            if getattr(self, name) < 0:
                 raise SettingsError(
                     f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}"
                 )

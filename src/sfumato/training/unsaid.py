@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sfumato.card import SamplerSettings
+from sfumato.errors import SettingsError
 from sfumato.networks import SIZES
 
 SAMPLES = 1000
@@ -22,6 +23,8 @@ def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
     """The batch, the learning rate, the average."""
     reasons: list[str] = []
     said.setdefault("batch", min(_BATCHES[model], max(8, images)))
+    if said["batch"] < 1:
+        raise SettingsError(f"--batch must be at least 1, not {said['batch']}")
     if "lr" not in said:
         said["lr"] = SIZES[model].learning_rate * math.sqrt(said["batch"] / _BATCHES[model])
         reasons.append(
