@@ -45,11 +45,13 @@ def solve(run: Run, recipe: Recipe, operator: Operator, y: Tensor, method: Metho
     are on the CPU, and of the operator's size, which may be larger than the model's (in tiles then).
 
     Pi-GDM solves with the recipe's own sampler; of the others' the grid is used. Where the recipe clips
-    estimates, a gradient is taken before they are clipped.
+    estimates, a gradient is taken before they are clipped. Raises SettingsError for an eta that is not used.
     """
     image = run.card.image
     span = image.high - image.low
     inner = method.name == "ddrm"
+    if method.name != "pigdm" and recipe.eta not in (None, run.card.sampler.eta):
+        raise SettingsError(f"--eta goes with --method pigdm: {method.name} has its own share of new noise")
     part = recipe if inner else replace(recipe, clip=False)
     b = bench(run, part).over((operator.shape[1], operator.shape[2]))
     rows = y.expand(len(recipe.seeds), *y.shape[1:]).to(run.device)

@@ -36,7 +36,9 @@ class Change:
     keep_rest: float | None = None
 
     def drawn(self, easel: Easel) -> Result:
-        """The picture, changed."""
+        """The picture, changed. Raises SettingsError where nothing is said of what it was or shall be."""
+        if not (self.was.told or easel.conditioned):
+            raise SettingsError("change into what? Say it with --class, --set or --prompt")
         return Result(torch.cat([self._part(easel, bench_of(easel, part)) for part in easel.recipe.parts()]))
 
     def _part(self, easel: Easel, b: Bench) -> Tensor:

@@ -52,6 +52,8 @@ def style(
     was = Was(was_class, was_prompt, tuple(was_set or ()))
 
     def draw(easel: Easel) -> Result:
+        if reference is None and not (was.told or easel.conditioned):
+            raise SettingsError("in what style? Say it with --prompt, --class or --set, or by a --reference")
         of = None if reference is None else easel.picture(reference, "style")[None]
         content = None if structure is None else easel.picture()[None]
 
