@@ -6,14 +6,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from corpora import told as corpus
 from sfumato import cli
+from sfumato.card import ImageSettings, NetworkSettings
 from sfumato.files.pictures import read_recipe
+from sfumato.folders.run import save
+from sfumato.networks import to_json
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +131,20 @@ def test_a_cascade_is_one_seed_and_a_chain_of_edits(
     assert len(list((out / "small").glob("*.png"))) == 1
 
 
+def test_a_cascade_says_its_prompt_to_all_that_read(tmp_path: Path) -> None:
+    corpus.run(tmp_path / "base")
+    image = ImageSettings(channels=1, height=16, width=16)
+    network = replace(corpus.card().config(), image_size=(16, 16))
+    settings = NetworkSettings(kind="unet", settings=to_json(network))
+    card = corpus.card().but(image=image, network=settings)
+    save(tmp_path / "large", corpus.model(card), card, text=corpus.tokenizer())
+    words = ["--prompt", "a red cat", "--steps", "2", "--out", str(tmp_path / "out")]
+    assert cli.run(["edit", "cascade", str(tmp_path / "base"), str(tmp_path / "large"), *words]) == 0
+    (made,) = (tmp_path / "out").glob("*.png")
+    assert pixels(made).shape[:2] == (16, 16)
+    assert json.loads(json.dumps(read_recipe(made)))["origin"]["prompts"] == ["a red cat"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -135,6 +154,7 @@ def test_a_cascade_is_one_seed_and_a_chain_of_edits(
         (["upscale", "pets", "s4", "--method", "dps", "--noise", "0.1"], "dps is told no noise"),
         (["upscale", "pets", "s4", "--scale", "2"], "--scale goes with --method dps"),
         (["upscale", "pets", "s4", "--noise", "2"], "--noise is a share"),
+        (["upscale", "pets", "s4", "--method", "ddrm", "--eta", "0.3"], "--eta goes with --method pigdm"),
         (["upscale", "pets", "s4", "--augment", "0.1"], "trained for it"),
         (["upscale", "pets", "s4", "--factor", "1"], "whole number from 2"),
         (["upscale", "pets", "c8", "--factor", "2"], "is colour and the model draws grey"),

@@ -29,7 +29,7 @@ def cascade(
         list[str] | None, typer.Option("--class", help="A class by name or number, as in sfumato sample.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An attribute of BASE.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to draw, for a BASE with text.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to draw, for runs with text.")] = None,
     guidance: Annotated[str | None, typer.Option(help="Of BASE, as for sample. [its own]")] = None,
     steps: Annotated[int | None, typer.Option(help="Of every run. [its own]")] = None,
     augment: Annotated[
@@ -72,9 +72,10 @@ def _stages(first: Asked, upscalers: list[Path], folder: Path, augment: float | 
         larger: list[Path] = []
         for i, (small, seed) in enumerate(zip(paths, recipe.seeds, strict=True)):
             label = labels[i] if labels and labels[i] in run.classes else None
+            prompt = None if run.card.text is None else first.prompt
             asked = replace(
                 first, run=path, images=[small], number=1, class_=None if label is None else [label],
-                set_=None, prompt=None, guidance=None, seed=key_of(seed, "cascade", stage),
+                set_=None, prompt=prompt, guidance=None, seed=key_of(seed, "cascade", stage),
             )  # fmt: skip
             larger.append(_enlarged(run, asked, into, augment))
             yield larger[-1]
