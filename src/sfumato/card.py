@@ -201,6 +201,11 @@ class Card(Part):
         return self.network.config()
 
     @property
+    def column(self) -> str:
+        """The column of the user's own pictures that the model is shown; "" where it is shown none."""
+        return "" if self.picture is None else self.picture.column
+
+    @property
     def null_class(self) -> bool:
         """Whether the network also knows "no class", which classifier-free guidance needs."""
         config = self.config()

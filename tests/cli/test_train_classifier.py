@@ -12,10 +12,15 @@ import torch
 from PIL import Image
 
 from corpora import small
+from corpora import told as corpus
 from sfumato import cli
 from sfumato.assembled import build
+from sfumato.cli.edits.changes import both_of
+from sfumato.cli.edits.was import Was
 from sfumato.data.decode import decode
+from sfumato.editing.job import bench
 from sfumato.errors import RunError, SettingsError
+from sfumato.evaluation.pictures import choose
 from sfumato.files.pictures import grid, to_bytes
 from sfumato.folders.classifier import open_classifier
 from sfumato.guidance.bound import Clipped, Thresholded
@@ -27,6 +32,7 @@ from sfumato.level import Level
 from sfumato.noise import Noise
 from sfumato.predictions import V
 from sfumato.provenance import read_origin
+from sfumato.records.conditions import PictureSettings
 from sfumato.runs import load, save
 from sfumato.tables import Table
 
@@ -208,6 +214,42 @@ def test_a_run_says_what_its_classifier_knows(runs: Path, capsys: pytest.Capture
     assert any("--classifier-guidance" in line and "cat, dog, ox" in line for line in lines)
     with pytest.raises(SettingsError, match="ask for classes"):
         load(runs / "plain", "cpu").recipe(2, classifier_guidance=2.0)
+
+
+def test_pictures_that_the_run_was_shown_are_no_class(photos: Path, tmp_path: Path) -> None:
+    """Outlines in a folder of their own, beside the folders of the classes; other commands leave them out
+    likewise."""
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "outlines").mkdir()
+    lines = ["file_name,outline"]
+    for path in sorted(photos.rglob("*.png")):
+        shutil.copy(path, tmp_path / "photos" / "outlines" / f"{path.parent.name}-{path.name}")
+        lines.append(f"{path.parent.name}/{path.name},outlines/{path.parent.name}-{path.name}")
+    (tmp_path / "photos" / "metadata.csv").write_text("\n".join(lines))
+    said = corpus.card(2).but(picture=PictureSettings(channels=2, column="outline"))
+    save(tmp_path / "run", corpus.model(said), said, text=corpus.tokenizer())
+    words = ["train-classifier", tmp_path / "run", tmp_path / "photos", "--steps", 2, "--device", "cpu"]
+    assert cli.run([str(word) for word in words]) == 0
+    assert open_classifier(tmp_path / "run").card.classes == CLASSES
+    seen = choose(load(tmp_path / "run", "cpu"), tmp_path / "photos", n=100)
+    assert len(seen.x0) == 36
+
+
+@pytest.mark.parametrize("name", ["pets", "plain"])
+def test_a_change_goes_back_as_what_the_picture_was(name: str, runs: Path) -> None:
+    """Pulled to its own class, where that is said; never to the class that it shall have."""
+    run = load(runs / name, "cpu")
+    b = bench(run, run.recipe(2, classes="ox", classifier_guidance=3.0, guidance=1, sampler="ddim", steps=3))
+    unsaid, cat = Was().recipe(b), Was("cat").recipe(b)
+    assert b.recipe.judged is not None
+    assert unsaid.judged is None
+    assert cat.judged is not None
+    assert (cat.judged.scale, cat.judged.names) == (3.0, ("cat", "cat"))
+    for was, names in ((unsaid, (None, None)), (cat, ("cat", "cat"))):
+        pairs = both_of(was, b.recipe)
+        assert pairs.judged is not None
+        assert pairs.judged.names == (*names, "ox", "ox")
+        assert len(pairs.seeds) == 4
 
 
 def test_a_scale_of_nothing_guides_nothing(runs: Path) -> None:

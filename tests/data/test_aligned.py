@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sfumato.data.aligned import named
 from sfumato.data.augment import Augment
 from sfumato.data.batches import Batches
+from sfumato.data.bundled import open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.errors import DataError
@@ -112,6 +114,15 @@ def test_another_outline_is_another_data_set(tmp_path: Path) -> None:
     before = opened(root, tmp_path / "cache").fingerprint
     Image.fromarray(np.full((12, 12), 7, np.uint8)).save(root / "outlines" / "03-outline.png")
     assert opened(root, tmp_path / "cache").fingerprint != before
+
+
+def test_a_column_is_known_by_a_table_or_by_names(tmp_path: Path) -> None:
+    for apart in (True, False):
+        source = open_source(folder(tmp_path / str(apart), apart))
+        assert named(source, "outline") == "outline"
+        assert named(source, "depth") == named(source, "") == ""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "True" / "1.depth.png")
+    assert named(open_source(tmp_path / "True"), "depth") == "depth"
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:

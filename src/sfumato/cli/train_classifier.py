@@ -47,8 +47,10 @@ def train_classifier(
     It is kept in RUN/classifier and replaces the one that was there. The run may have classes or none.
     """
     from sfumato.cli.shown import Shown
+    from sfumato.data.aligned import named
     from sfumato.data.augment import Augment
     from sfumato.data.batches import Batches
+    from sfumato.data.bundled import open_source
     from sfumato.data.prepare import prepare
     from sfumato.folders.run import open_folder
     from sfumato.networks import SIZES
@@ -67,10 +69,10 @@ def train_classifier(
     )  # fmt: skip
     with listening() as asked:
         stored = open_folder(run)
-        image, show = stored.card.image, Shown(run, True)
+        image, show, source = stored.card.image, Shown(run, True), open_source(data)
         pictures = prepare(
-            data, size=(image.height, image.width), channels=image.channels, hold_out=hold_out, cache=cache,
-            progress=show.reading(asked),
+            source, size=(image.height, image.width), channels=image.channels, hold_out=hold_out, cache=cache,
+            progress=show.reading(asked), aligned=named(source, stored.card.column),
         )  # fmt: skip
         _check(run, data, pictures.label_names, stored.card)
         school = _school(run, stored, pictures.label_names, settings, model, dropout, where)

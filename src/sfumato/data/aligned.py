@@ -113,6 +113,14 @@ def paired(source: Source, column: str) -> Pairs:
     return Pairs(pictures, replace(bare, label_names=(), flaws=(), notes=()), names)
 
 
+def named(source: Source, column: str) -> str:
+    """The column, where a source's tables or files beside its pictures have it, and "" where they do not: for
+    data of which nobody knows whether it is what a model with such a column was trained on."""
+    ending = f".{column}"
+    known = any(column in dict(item.columns) or _stem(item.name).endswith(ending) for item in source.items)
+    return column if column and known else ""
+
+
 def placed(names: Sequence[str], own: dict[str, str], there: Sequence[str]) -> np.ndarray:
     """Where the aligned picture of each named picture stands among those that are there, -1 for none."""
     at = {name: i for i, name in enumerate(there)}

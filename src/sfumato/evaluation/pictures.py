@@ -14,6 +14,7 @@ from torch import Tensor
 from sfumato.bound import Bins
 from sfumato.card import Card
 from sfumato.conditions.classes import Classes
+from sfumato.data.aligned import named
 from sfumato.data.bundled import open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.ingest import Progress
@@ -118,6 +119,7 @@ def choose(
         hold_out=0.0,
         cache=cache,
         progress=progress,
+        aligned=named(source, run.card.column),
     )
     rows, whence = _rows(run, found, split)
     if len(rows) < FEWEST:

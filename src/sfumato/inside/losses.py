@@ -199,7 +199,8 @@ def _side(run: Run, data: DataSet, rows: np.ndarray, noise: Noise, levels: Level
     eps = noise.normal(x0.shape[1:], "eps")
     classes = data.classes_of(rows) if run.card.classes is not None else None
     objective, count, n = Denoising(V_LOSS), len(levels.alpha), len(x0)
-    told = run.conditions.rows(run.conditions.wishes(data.take(rows)))
+    batch = data.take(rows)
+    told = run.conditions.rows(run.conditions.wishes(batch), batch.picture)
     asked = run.model.read({name: value.to(run.device) for name, value in told.items()})
     network = torch.empty(n, count, dtype=torch.float64)
     clean, noisy = x0.to(run.device), eps.to(run.device)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.card import CARD
+from sfumato.data.aligned import named
 from sfumato.data.bundled import BUNDLED, bundled_name, model_path, open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.fit import Resize
@@ -95,6 +96,7 @@ def subject(
         room=crop,
         cache=cache,
         progress=progress,
+        aligned=named(source, run.card.column),
     )
     if run.card.classes is not None and found.label_names != run.card.classes:
         raise SettingsError(
