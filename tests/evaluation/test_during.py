@@ -121,6 +121,8 @@ def test_a_run_without_them_takes_the_same_steps(
         (["--metrics", "kid", "--best-by", "fid"], "--best-by is one of loss, kid, not 'fid'"),
         (["--best-by", "kid"], "--best-by kid needs --metrics-every"),
         (["--metrics-every", "100"], "--metrics says what is looked at"),
+        (["--features", "inception"], "--features and --metric-samples are of --metrics"),
+        (["--features-weights", "x.pth"], "--features-weights is of --metrics"),
     ],
 )
 def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list[str], words: str) -> None:

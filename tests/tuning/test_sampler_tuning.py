@@ -299,6 +299,7 @@ def test_a_run_that_is_in_use_keeps_its_default(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["--metric", "fid"], "--metric is error or kid"),
+        (["--features", "inception"], "--features is of --metric kid"),
         (["--table", "5,x"], "--table is numbers of evaluations"),
         (["--steps", "0"], "--steps 0"),
         (["--steps", "100", "--fine", "150"], "--fine 150: give a whole number from 200"),

@@ -7,9 +7,11 @@ from pathlib import Path
 import typer
 
 _PARTS, _LIKELIHOOD, _SAID = "Parts", "Likelihood", "Said"
+_OF_A_RUN = ("number", "resize", "crop", "weights")
 
 
 def evaluate(
+    context: typer.Context,
     run: Path = typer.Argument(..., metavar="RUN", help="A run, or a folder of pictures that a model made."),  # noqa: B008
     data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits."),
     metrics: str | None = typer.Option(
@@ -105,7 +107,9 @@ def evaluate(
     estimate(0.0, watts)  # a mistake is told before any work is done
     parts = evaluating.parts(metrics, loss, novelty, coverage, nll, rate_distortion, every)
     look = lambda where: evaluating.looking(features, features_weights, where, batch, seed)
-    if not is_run(run) and run.exists():
+    pictures = not is_run(run) and run.exists()
+    _check_said(context, pictures, parts.nll or parts.rate_distortion)
+    if pictures:
         evaluating.folder(run, data, parts, look, device, size, out)
         return
     asked = Asked(
@@ -117,6 +121,27 @@ def evaluate(
         run, data, parts, look, asked, said,
         evaluating.Opening(device, weights, resize, crop, out),
     )  # fmt: skip
+
+
+def _check_said(context: typer.Context, pictures: bool, likelihood: bool) -> None:
+    """Raises SettingsError for an option that would do nothing: of a run where there are pictures alone, of a
+    folder where there is a run, of the likelihood where that is not measured."""
+    from sfumato.errors import SettingsError
+
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name or "")
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        panel = getattr(one, "rich_help_panel", None)
+        if pictures and (one.name in _OF_A_RUN or panel in (_LIKELIHOOD, _SAID)):
+            why = "of a run, and this is a folder of pictures"
+        elif not pictures and one.name == "size":
+            why = "of a folder of pictures; a run has its own size"
+        elif panel == _LIKELIHOOD and not likelihood:
+            why = "of --nll, which was not asked for"
+        else:
+            continue
+        raise SettingsError(f"{one.opts[-1]} is {why}: leave it out")
 
 
 def report(

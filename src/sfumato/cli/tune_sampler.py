@@ -42,7 +42,9 @@ def tune_sampler(
     ),
     table: str = typer.Option("5,8,10,15,20,30,50", help="The evaluations that the table shows."),
     fine: int = typer.Option(150, help="Evaluations of the fine solution."),
-    features: str = typer.Option("lite0", help="Whose eyes kid has: lite0, inception, clip or dinov2."),
+    features: str | None = typer.Option(
+        None, help="Whose eyes kid has: lite0, inception, clip or dinov2. [lite0]"
+    ),
     features_weights: Path | None = typer.Option(  # noqa: B008
         None, help="The weights of these eyes. [what is installed or in the usual cache]"
     ),
@@ -100,7 +102,7 @@ def _tuned(
     opened: Run,
     metric: str,
     data: str | None,
-    eyes: str,
+    eyes: str | None,
     weights: Path | None,
     **said: Any,
 ) -> Tuning:
@@ -108,12 +110,16 @@ def _tuned(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
+    from sfumato.errors import SettingsError
     from sfumato.evaluation.features.extractor import open_extractor
     from sfumato.tuning.sampler import Question, tune
 
+    if metric == "error" and (eyes is not None or weights is not None):
+        raise SettingsError("--features is of --metric kid: add that, or leave it out")
     question = Question(
         opened, metric=cast("Metric", metric), data=None if data is None else _data(opened, data),
-        extractor=open_extractor(eyes, weights, opened.device) if metric == "kid" else None, **said,
+        extractor=open_extractor(eyes or "lite0", weights, opened.device) if metric == "kid" else None,
+        **said,
     )  # fmt: skip
     _about(question)
     console = Console(stderr=True)

@@ -88,6 +88,10 @@ class RunSettings:
             raise SettingsError(
                 "--metrics says what is looked at, --metrics-every after how many images: give both or none"
             )
+        if not self.metrics and (self.extractor, self.metric_samples) != ("lite0", unsaid.SAMPLES):
+            raise SettingsError(
+                "--features and --metric-samples are of --metrics: add that, or leave them out"
+            )
         if by not in ("loss", *self.metrics):
             raise SettingsError(f"--best-by is one of {', '.join(('loss', *self.metrics))}, not {by!r}")
         if self.metric_samples < 2:
