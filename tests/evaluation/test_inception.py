@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from sfumato.errors import ModelFileError, SettingsError
 from sfumato.evaluation.features import inception as ours
 from sfumato.evaluation.features.extractor import Extractor, open_extractor
-from sfumato.evaluation.frechet import frechet_distance
+from sfumato.evaluation.features.store import features_of
+from sfumato.evaluation.frechet import fid, frechet_distance
 from sfumato.evaluation.moments import moments
+from sfumato.evaluation.sets import of_folder
 from sfumato.files.tensors import write_tensors
 from sfumato.networks.inception import Inception
 
@@ -75,7 +77,16 @@ def peers() -> types.SimpleNamespace:
         vision.models = types.SimpleNamespace(inception=blocks, inception_v3=_plain(theirs))
         patch.setitem(sys.modules, "torchvision", vision)
         fid: Any = importlib.import_module("pytorch_fid.inception")
-    return types.SimpleNamespace(fidelity=theirs, fid=fid, metric=metric)
+        transforms: Any = types.ModuleType("torchvision.transforms")
+        transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).movedim(2, 0) / 255
+        scipy: Any = types.ModuleType("scipy")
+        scipy.linalg = None  # the distance is taken here
+        vision.transforms = transforms
+        patch.setitem(sys.modules, "torchvision.transforms", transforms)
+        patch.setitem(sys.modules, "scipy", scipy)
+        patch.delitem(sys.modules, "pytorch_fid.fid_score", raising=False)
+        score: Any = importlib.import_module("pytorch_fid.fid_score")
+    return types.SimpleNamespace(fidelity=theirs, fid=fid, metric=metric, score=score)
 
 
 def _plain(theirs: Any) -> Any:
@@ -111,6 +122,14 @@ def tensorflow(file: Path) -> Extractor:
 
 def unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance of features, as numpy.cov has it, the trace of sqrt(C1 C2) as a sum of singular
+    values: the packages find it by a matrix root, in a minute."""
+    mean = (a.mean(0) - b.mean(0)).square().sum()
+    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
+    return float(mean + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
 
 
 def close(mine: Tensor, theirs: Tensor) -> float:
@@ -162,19 +181,42 @@ def test_features_are_pytorch_fids_from_its_published_names_and_its_modules_own(
 def test_fid_is_that_of_torchmetrics_features(
     peers: types.SimpleNamespace, file: Path, bytes_of_pictures: Tensor
 ) -> None:
-    """Of 3 + 3 pictures. The trace is taken from the data, tr sqrt(C1 C2) being a sum of singular values, as
-    torchmetrics finds by eigenvalues in a minute."""
     theirs = peers.metric.FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(file))
     mine = open_extractor("inception-torchmetrics", file)
     halves = bytes_of_pictures[:3], bytes_of_pictures[3:]
     value = frechet_distance(*(moments([mine(unit(half)).pooled]) for half in halves))
     with torch.inference_mode():
-        a, b = (theirs.inception(half).double() for half in halves)
-    mean = (a.mean(0) - b.mean(0)).square().sum()
-    a, b = (a - a.mean(0)) / 2**0.5, (b - b.mean(0)) / 2**0.5
-    wanted = mean + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
-    assert float(wanted) > 1
-    assert abs(value - float(wanted)) < 1e-3 * float(wanted)
+        wanted = distance(*(theirs.inception(half).double() for half in halves))
+    assert wanted > 1
+    assert value == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_fid_of_two_folders_is_that_of_pytorch_fid_on_the_same(
+    peers: types.SimpleNamespace,
+    weights: dict[str, Tensor],
+    file: Path,
+    bytes_of_pictures: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each package opens the files, PNG and JPEG, and looks at them by itself."""
+    monkeypatch.setattr(peers.fid, "load_state_dict_from_url", lambda url, progress: weights)
+    theirs, mine = peers.fid.InceptionV3([3]), open_extractor("inception", file)
+    seen: list[Tensor] = []
+    own: list[Tensor] = []
+    for name, part in (("real", bytes_of_pictures[:3]), ("made", bytes_of_pictures[3:])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, one in enumerate(part):
+            image = Image.fromarray(one.movedim(0, 2).numpy())
+            image.save(folder / (f"{i}.jpg" if i == 1 else f"{i}.png"))
+        files = sorted(folder.iterdir())
+        seen.append(torch.from_numpy(peers.score.get_activations(files, theirs, 3, num_workers=0)))
+        own.append(features_of(of_folder(folder, cache=tmp_path / "cache"), mine).pooled)
+    wanted = distance(*seen)
+    assert wanted > 1
+    assert fid(*own).value == pytest.approx(wanted, rel=1e-3)
 
 
 def test_the_clean_protocol_resizes_as_pillow_does_on_unrounded_numbers(bytes_of_pictures: Tensor) -> None:
