@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corpora.images import bad_pictures, odd_but_good, pattern, saved
+from corpora.images import bad_pictures, chunk, odd_but_good, pattern, saved
 from sfumato.data.decode import Picture, decode, probe, shown
 from sfumato.errors import ImageFileError
 from sfumato.noise import key_of
@@ -212,6 +212,15 @@ def test_exif_orientation(form: str, orientation: int) -> None:
     far = (y, -1 - x) if upright else (-1 - y, x)
     assert np.abs(seen[far] - (255, 0, 0)).max() < 12
     assert np.abs(seen[-1 - y, -1 - x] - 128).max() < 12
+
+
+def test_profiles_and_gamma_leave_the_numbers_alone() -> None:
+    plain = saved(RED, "PNG")
+    gamma = plain[:33] + chunk(b"gAMA", (100_000).to_bytes(4, "big")) + plain[33:]  # behind the first chunk
+    with Image.open(io.BytesIO(gamma)) as image:
+        assert image.info["gamma"] == 1.0
+    for content in (gamma, saved(RED, "PNG", icc_profile=b"a profile"), saved(RED, "TIFF", icc_profile=b"x")):
+        assert np.array_equal(decode(content).array, RED)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
