@@ -74,7 +74,8 @@ class AttentionPooling(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.randn(1, channels) / math.sqrt(channels))
+        self.positional_embedding = nn.Parameter(torch.empty(1, channels))
+        nn.init.normal_(self.positional_embedding, std=1 / math.sqrt(channels))
         self.k_proj = nn.Linear(channels, channels)
         self.q_proj = nn.Linear(channels, channels)
         self.v_proj = nn.Linear(channels, channels)
