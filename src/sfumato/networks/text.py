@@ -202,7 +202,7 @@ class TextBody(nn.Module):
 class TextTransformer(nn.Module):
     """tokens (B, N) int64 -> TextStates; a caption's pooled state is that of its first end token.
 
-    It starts with CLIP's initial weights. What follows the end changes neither the states before it nor the
+    It starts with CLIP's initial weights, but for larger embeddings. What follows the end changes neither the states before it nor the
     pooled one, because no token sees a later one.
     """
 
@@ -213,10 +213,12 @@ class TextTransformer(nn.Module):
         self._begin()
 
     def _begin(self) -> None:
-        """CLIP's initial weights: residual branches start small, the smaller the deeper the stack."""
+        """CLIP's initial weights: residual branches start small, the smaller the deeper the stack. But its
+        embeddings of 0.02 would drown in what the branches add, which is alike for all captions: tokens are
+        told apart from the first step on where both are of one size."""
         c, body = self.config, self.text_model
-        nn.init.normal_(body.embeddings.token_embedding.weight, std=0.02)
-        nn.init.normal_(body.embeddings.position_embedding.weight, std=0.01)
+        nn.init.normal_(body.embeddings.token_embedding.weight, std=0.5)
+        nn.init.normal_(body.embeddings.position_embedding.weight, std=0.25)
         out = c.width**-0.5 * (2 * c.layers) ** -0.5
         for layer in body.encoder.layers:
             for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
