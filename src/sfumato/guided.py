@@ -6,28 +6,35 @@ The conditions are added one after the other in a fixed order, each step with it
 
 where d_0 is told nothing and d_k the first k conditions (Brooks et al. 2023, eq. 3). With one scale for all
 that is classifier-free guidance, and with scale 1 the conditional model itself. A negative prompt is what is
-said in the prompt's place where the prompt is not told yet. A weaker run stands in the same mixture; the
-run's classifier and a CLIP steer what comes out.
+said in the prompt's place where the prompt is not told yet. What is asked for by AND and NOT adds
+
+    s w_i (d(rest and c_i) - d(rest)),
+
+with s its condition's scale, w_i its weight and `rest` all that is told but that condition: p(x) times
+p(c_i given x and the rest)^(s w_i) (Liu et al. 2022). A weaker run stands in the same mixture; the run's
+classifier and a CLIP steer what comes out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from sfumato.card import ImageSettings
+from sfumato.conditions.also import Also
 from sfumato.conditions.nearest import match, unknown
-from sfumato.conditions.schema import Conditions, Wish
+from sfumato.conditions.schema import Conditions
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.guidance.bound import Clipped, Thresholded
-from sfumato.guidance.mix import Mix, nested
+from sfumato.guidance.mix import Mix, mix, nested
 from sfumato.guidance.rescale import rescaled
-from sfumato.guidance.scales import Weight, between
+from sfumato.guidance.scales import Weight, added, between
 from sfumato.model import Model
 from sfumato.recipe import Recipe
 
@@ -51,23 +58,27 @@ def denoiser(
     negatives = recipe.negatives or (None,) * len(wishes)
     where = torch.device("cpu") if device is None else device
 
-    def bound(some: Sequence[Wish], shown: Tensor | None) -> Denoiser:
-        rows = conditions.rows(some, shown)
+    @cache
+    def told(names: tuple[str, ...], further: Also | None = None) -> Denoiser:
+        some = [conditions.kept(w, names, other) for w, other in zip(wishes, negatives, strict=True)]
+        some = some if further is None else [further.wish(conditions, wish) for wish in some]
+        rows = conditions.rows(some, picture if "picture" in names else None)
         return model.given(**{name: value.to(device) for name, value in rows.items()})
 
-    def told(names: Sequence[str]) -> Denoiser:
-        some = [conditions.kept(w, names, other) for w, other in zip(wishes, negatives, strict=True)]
-        return bound(some, picture if "picture" in names else None)
+    def scaled(name: str) -> Weight:
+        scale = _scale(recipe, name)
+        return scale if recipe.interval is None else between(scale, *recipe.interval)
 
-    out: Denoiser = bound(wishes, picture) if told_all is None else told_all
-    whole = out
-    steps = _steps(conditions, recipe, picture is not None)
-    if any(scale != 1 for _, scale in steps):
-        upto = [[name for names, _ in steps[:k] for name in names] for k in range(len(steps))]
-        scales: list[Weight] = [scale for _, scale in steps]
-        if recipe.interval is not None:
-            scales = [between(scale, *recipe.interval) for scale in scales]
-        out = nested([*(told(names) for names in upto), whole], scales)
+    order = _order(conditions, recipe, picture is not None)
+    out = whole = told(order) if told_all is None else told_all
+    steps = [tuple(names) for _, names in groupby(order, lambda name: _scale(recipe, name))]
+    if any(_scale(recipe, name) != 1 for name in order):
+        upto = [sum(steps[:k], ()) for k in range(len(steps))]
+        out = nested([*map(told, upto), whole], [scaled(names[0]) for names in steps])
+    for one in recipe.also:
+        rest = tuple(name for name in order if name != one.name)
+        weight, back = (added((sign * one.weight, scaled(one.name))) for sign in (1, -1))
+        out = mix([(out, 1.0), (told(rest, one), weight), (told(rest), back)])
     if recipe.weaker is not None:
         out = recipe.weaker.on(out, whole, recipe.weaker.told(wishes, picture, where), recipe.interval)
     if recipe.rescale and isinstance(out, Mix):
@@ -81,17 +92,18 @@ def denoiser(
     return Clipped(out, image.low, image.high) if recipe.clip else out
 
 
-def _steps(conditions: Conditions, recipe: Recipe, shown: bool) -> list[tuple[list[str], float]]:
-    """The conditions that are told, in order, in groups of one scale."""
+def _order(conditions: Conditions, recipe: Recipe, shown: bool) -> tuple[str, ...]:
+    """The conditions that are told, in the order in which they are added."""
     asked = {"picture"} if shown else set[str]()
     for wish in recipe.wishes():
         asked |= conditions.says(wish)
     if any(one is not None for one in recipe.negatives or ()):
         asked.add("text")
-    order = [name for name in conditions.names if name in asked]
-    common = lambda name: 1.0 if name == "picture" else recipe.guidance
-    scale = lambda name: recipe.scales.get(name, common(name))
-    return [(list(names), value) for value, names in groupby(order, scale)]
+    return tuple(name for name in conditions.names if name in asked)
+
+
+def _scale(recipe: Recipe, name: str) -> float:
+    return recipe.scales.get(name, 1.0 if name == "picture" else recipe.guidance)
 
 
 def scales_of(

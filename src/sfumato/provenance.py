@@ -20,6 +20,7 @@ import torch
 from pydantic import Field, ValidationError
 
 from sfumato import __version__, noise
+from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import LONGEST
 from sfumato.data.bundled import bundled_name
@@ -51,6 +52,19 @@ Values = Annotated[dict[Text, Text | float | tuple[Text, ...]], Field(max_length
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...], Field(min_length=1, max_length=MOST)
 ]
+
+
+class AlsoSettings(Part):
+    """AND, or NOT with a weight below 0: `conditions.also`."""
+
+    name: Text
+    value: Prompt | float | tuple[Text, ...]
+    weight: Scale
+
+    def words(self) -> str:
+        """As A1111 writes it behind a prompt."""
+        said = self.value if self.name == "text" else _set({self.name: self.value})
+        return f" AND {said} :{self.weight:g}"
 
 
 class Origin(Part):
@@ -89,6 +103,7 @@ class Origin(Part):
     """One for each picture, or one for all; and so are the next two."""
     negatives: Annotated[tuple[Prompt | None, ...], Field(min_length=1, max_length=MOST)] | None = None
     values: Annotated[tuple[Values | None, ...], Field(min_length=1, max_length=MOST)] | None = None
+    also: Annotated[tuple[AlsoSettings, ...], Field(max_length=1000)] = ()
     scales: Annotated[dict[Text, Scale], Field(max_length=1000)] = Field(default_factory=dict)
     interval: tuple[Level, Level | None] | None = None
     """Where it guides; None for no upper end."""
@@ -106,6 +121,7 @@ class Origin(Part):
         same = {name: getattr(self, name) for name in (*plain, "rescale", "threshold")}
         open_end = self.interval is not None and self.interval[1] is None
         interval = (self.interval[0], math.inf) if self.interval is not None and open_end else self.interval
+        same["also"] = [Also(one.name, one.value, one.weight) for one in self.also]
         guides = {} if self.weaker is None else self.weaker.asked(home)
         if self.judged is not None:
             guides |= {"classes": self.judged.classes, "classifier_guidance": self.judged.scale}
@@ -177,6 +193,7 @@ def origin(
         prompts=_folded(recipe.prompts),
         negatives=_folded(recipe.negatives),
         values=_folded(recipe.values if recipe.values is None else tuple(map(_plain, recipe.values))),
+        also=tuple(AlsoSettings(**vars(one)) for one in recipe.also),
         scales=dict(recipe.scales),
         interval=_ends(recipe.interval),
         rescale=recipe.rescale,
@@ -224,6 +241,7 @@ def parameters(made: Origin, width: int, height: int) -> str:
     rows = slice(None) if made.columns is not None else slice(at, at + 1)
     words = [_once((said or ())[rows]) for said in (classes, prompts, settings)]
     prompt, other = ", ".join(part for part in words if part), _once((negatives or ())[rows])
+    prompt = "".join([prompt, *(one.words() for one in made.also)]).strip()
     against = f"\nNegative prompt: {other}" if other else ""
     facts = {
         "Steps": made.steps,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import Value
 from sfumato.conditions.schema import Wish
 from sfumato.errors import SettingsError
@@ -25,10 +26,11 @@ class Recipe:
     """One seed for each picture, and one class, prompt and set of attributes where the model is told them.
 
     Entry i of `classes`, `prompts`, `negatives` and `values` is of picture i: None, or a name that is not
-    there, is not told. `guidance` is the scale of all conditions but a picture, `scales` those of some by
-    name in its place. `interval` is where it guides, low < sigma/alpha <= high. `rescale` and `threshold`
-    hold back what strong guidance overdoes (see `guidance.rescale` and `guidance.bound`). `judged` and
-    `weaker` guide by the run's classifier and by a weaker run, `pulled` by a CLIP.
+    there, is not told. `also`, AND and NOT, is told of all of them. `guidance` is the scale of all conditions
+    but a picture, `scales` those of some by name in its place. `interval` is where it guides, low <
+    sigma/alpha <= high. `rescale` and `threshold` hold back what strong guidance overdoes (see
+    `guidance.rescale` and `guidance.bound`). `judged` and `weaker` guide by the run's classifier and by a
+    weaker run, `pulled` by a CLIP.
     """
 
     seeds: tuple[int, ...]
@@ -46,6 +48,7 @@ class Recipe:
     prompts: tuple[str | None, ...] | None = None
     negatives: tuple[str | None, ...] | None = None
     values: tuple[Mapping[str, Value] | None, ...] | None = None
+    also: tuple[Also, ...] = ()
     scales: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
     rescale: float = 0.0

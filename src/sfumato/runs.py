@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sfumato.card import Card
+from sfumato.conditions.also import Also, joined
 from sfumato.conditions.attributes import Said
 from sfumato.conditions.classes import Asked
 from sfumato.conditions.schema import Conditions, Reader
@@ -34,7 +35,7 @@ from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.recipe import MOST, Recipe, at_least, some, spread
 from sfumato.samplers import Walker, usual_steps
-from sfumato.sampling import Step, prior
+from sfumato.sampling import Step, looked, prior
 from sfumato.solvers.fresh import LearnedVariance
 from sfumato.solvers.moves import Move
 from sfumato.training.device import choose_device
@@ -76,6 +77,7 @@ class Run:
         prompt: str | Sequence[str | None] | None = None,
         negative: str | Sequence[str | None] | None = None,
         set: Mapping[str, Said | None] | Sequence[Mapping[str, Said | None]] | None = None,
+        also: Sequence[Also] = (),
         steps: int | None = None,
         sampler: str | Walker | None = None,
         eta: float | int | None = None,
@@ -99,7 +101,8 @@ class Run:
         """What `sample` would do: what is not said is taken from the card. Raises SettingsError.
 
         `classes`, `prompt`, `negative` and `set` (attributes by name): one for all, or one for each picture
-        (None: not told). Picture i has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free
+        (None: not told). `also` is AND and NOT: further conditions of all, each asked by itself. Picture i
+        has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free
         guidance's scale: 1 is the conditional model alone; {"text": 5, "class": 2} are scales of single
         conditions, 1 for the others. `interval` is where it guides, two values of sigma/alpha, `rescale` a
         share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps x0
@@ -112,6 +115,7 @@ class Run:
         try:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
+            further = joined(self.conditions, also)
         except SettingsError as error:
             raise SettingsError(f"{self.path}: {error}") from None
         own = self.card.sampler
@@ -122,6 +126,7 @@ class Run:
             prompts=some(wish.prompt for wish in wishes),
             negatives=some(negatives),
             values=some(wish.values or None for wish in wishes),
+            also=further,
             sampler=name,
             steps=steps,
             eta=None if eta is None else float(eta),
@@ -182,14 +187,14 @@ class Run:
         """The recipe with its scales of guidance."""
         conditions, n = self.conditions, len(recipe.seeds)
         known, others = {*conditions.names}, recipe.negatives or (None,) * n
-        able = all(
+        able = bool(recipe.also) or all(
             bool(conditions.says(wish) & known) or other is not None
             for wish, other in zip(recipe.wishes(), others, strict=True)
         )
         common, named = scales_of(conditions, asked, self.card.sampler.guidance, able)
         if any(other is not None for other in others) and named.get("text", common) == 1:
             raise SettingsError("a negative prompt works through guidance: give a --guidance above 1")
-        mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None
+        mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None or recipe.also
         alone = recipe.interval is not None and recipe.judged is None and recipe.pulled is None
         if not mixed and (alone or recipe.rescale):
             raise SettingsError(
@@ -214,15 +219,12 @@ class Run:
 
         Each picture depends on its own seed and conditions alone: whatever the batch up to rounding (1e-5),
         and to the bit with `one_by_one`. `picture`, (n, C, H, W) or one for all, is what the model is shown.
-        Raises SettingsError for a plan the model cannot follow, RunError for a
-        picture that is not finite.
+        Raises SettingsError for a plan the model cannot follow, RunError for a picture that is not finite.
         """
         made: list[Tensor] = []
         for part in recipe.parts():
-            first = sum(len(one) for one in made)
-            own = (
-                picture if picture is None or len(picture) == 1 else picture[first : first + len(part.seeds)]
-            )
+            at = sum(len(one) for one in made)
+            own = picture if picture is None or len(picture) == 1 else picture[at : at + len(part.seeds)]
             made.append(self._made(part, own))
         return torch.cat(made)
 
@@ -260,6 +262,7 @@ class Run:
         prompt: str | Sequence[str | None] | None = None,
         negative: str | Sequence[str | None] | None = None,
         set: Mapping[str, Said | None] | Sequence[Mapping[str, Said | None]] | None = None,
+        also: Sequence[Also] = (),
         steps: int | None = None,
         sampler: str | Walker | None = None,
         eta: float | int | None = None,
@@ -288,6 +291,7 @@ class Run:
             prompt=prompt,
             negative=negative,
             set=set,
+            also=also,
             steps=steps,
             sampler=sampler,
             eta=eta,
@@ -309,13 +313,6 @@ class Run:
             one_by_one=one_by_one,
         )
         return self.make(recipe, picture)
-
-
-def looked(evaluations: Tensor) -> str:
-    """How often a model was asked about each picture, in words."""
-    least, most = int(evaluations.min()), int(evaluations.max())
-    mean = float(evaluations.double().mean())
-    return f"evaluations a picture: {least} to {most}, {mean:.1f} on average"
 
 
 def load(path: Path | str, device: str = "auto", weights: str = "ema") -> Run:

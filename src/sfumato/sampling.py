@@ -188,3 +188,10 @@ class Counted:
 
     def check(self, level: Level) -> None:
         self.denoise.check(level)
+
+
+def looked(evaluations: Tensor) -> str:
+    """How often a model was asked about each picture, in words."""
+    least, most = int(evaluations.min()), int(evaluations.max())
+    mean = float(evaluations.double().mean())
+    return f"evaluations a picture: {least} to {most}, {mean:.1f} on average"

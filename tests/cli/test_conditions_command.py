@@ -9,7 +9,8 @@ import pytest
 
 from corpora import told
 from sfumato.cli import run as command
-from sfumato.cli.wishes import interval_of, scale_of, settings_of
+from sfumato.cli.wishes import also_of, interval_of, scale_of, settings_of
+from sfumato.conditions.also import Also
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.provenance import Origin, read_origin
@@ -87,12 +88,44 @@ def test_what_other_programs_show(home: Path) -> None:
     assert "CFG scale: 2" in lines[2]
 
 
+def test_and_and_not_are_made_again_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    path = home / "both.png"
+    asked = [
+        "--prompt",
+        "a red cat AND a dog",
+        "--and",
+        "two red dogs:1.5",
+        "--and",
+        "tags=a|c",
+        "--not",
+        "class=ox",
+    ]
+    words = ["sample", str(home / "run"), *asked, "--guidance", "2", "--steps", "2", "-n", "1"]
+    assert command([*words, "--out", str(path)]) == 0
+    with Image.open(path) as picture:
+        first = str(picture.info["parameters"]).splitlines()[0]
+    assert first == "a red cat AND a dog AND two red dogs :1.5 AND tags=a|c :1 AND class=ox :-1"
+    made = read_origin(path)
+    recipe = load(home / "run", "cpu").recipe(**made.asked(home))
+    assert recipe.prompts == ("a red cat AND a dog",)
+    assert recipe.also == (
+        Also("text", "two red dogs", 1.5),
+        Also("tags", ("a", "c")),
+        Also("class", "ox", -1),
+    )
+    capsys.readouterr()
+    assert command(["replay", str(path), "--device", "cpu"]) == 0
+    assert "identical" in capsys.readouterr().out
+
+
 def test_accounts_of_older_pictures_are_read(home: Path) -> None:
     """A picture from before there were such conditions says nothing of them."""
     path = home / "old.png"
     assert command(["sample", str(home / "run"), "-n", "1", "--steps", "2", "--out", str(path)]) == 0
     account = dict(read_recipe(path))
-    for name in ("prompts", "negatives", "values", "scales", "interval", "rescale", "threshold"):
+    for name in ("prompts", "negatives", "values", "also", "scales", "interval", "rescale", "threshold"):
         account.pop(name)
     made = Origin.model_validate_json(json.dumps(account), strict=True)
     recipe = load(home / "run", "cpu").recipe(**made.asked(home))
@@ -114,6 +147,12 @@ def test_accounts_of_older_pictures_are_read(home: Path) -> None:
         (["--prompt", "x", "--guidance", "2", "--interval", "3"], "two values"),
         (["--prompt", "x", "--negative", "y"], "above 1"),
         (["--prompt", "x", "-n", "0"], "-n 0"),
+        (["--and", "x:0"], "above 0"),
+        (["--and", "x:inf"], "above 0"),
+        (["--not", "txt=x"], "did you mean text"),
+        (["--not", "class=cta"], "did you mean cat"),
+        (["--and", "class="], "class is empty"),
+        (["--and", ""], "text is empty"),
     ],
 )
 def test_a_wrong_wish_is_one_sentence(
@@ -136,3 +175,7 @@ def test_words_of_the_command_line() -> None:
     assert interval_of(None) is None
     with pytest.raises(SettingsError):
         interval_of("a,b")
+    assert also_of(["a cat", "at 7:30", "class = 3:0.5"], ["at 7:30:1"]) == [
+        *(Also("text", "a cat"), Also("text", "at 7", 30.0), Also("class", "3", 0.5)),
+        Also("text", "at 7:30", -1.0),
+    ]

@@ -84,6 +84,22 @@ def test_pairs_are_guided_by_all_that_is_said(place: Path) -> None:
     assert not near(plain, changed("fewer.png", "--guidance", "4", "--keep-rest", "0"))
 
 
+def test_and_changes_what_comes_and_not_what_was(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The way back is that of the picture as it was: of a weight of next to nothing it comes again."""
+    same = [*WAS, "--prompt", "a red cat"]
+    made = edit(place, "change", "and.png", "a.png", *same, "--and", "a blue dog:1.5")
+    assert not near(made, shown(place, "a.png"))
+    assert near(
+        edit(place, "change", "none.png", "a.png", *same, "--and", "a blue dog:1e-9"), shown(place, "a.png")
+    )
+    capsys.readouterr()
+    assert run(["replay", str(place / "and.png")]) == 0
+    assert "identical" in capsys.readouterr().out
+    pairs = ["edit", "change", str(place / "run"), str(place / "a.png"), "--prompt", "a blue dog"]
+    assert run([*pairs, "--keep-words", "0.5", "--and", "a red cat"]) == 1
+    assert "leave --and and --not out" in capsys.readouterr().err
+
+
 def test_a_way_from_caption_to_caption_ends_at_both(place: Path) -> None:
     way = edit(
         place, "interpolate", "way.png", "--prompt", "a red cat", "--to-prompt", "a blue dog", "--frames", 3

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from corpora import small, told
+from sfumato.conditions.also import Also
 from sfumato.conditions.schema import Wish
 from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
+from sfumato.guidance.mix import compose
 from sfumato.level import Level
 from sfumato.noise import Noise
 from sfumato.runs import Recipe, Run
@@ -104,6 +106,41 @@ def test_guidance_has_an_interval_and_is_held_back(run: Run) -> None:
     assert float(held.abs().max()) <= 1
 
 
+def test_and_and_not_are_a_composition(run: Run) -> None:
+    """Of one kind, each is a condition by itself: d0 + s sum_i w_i (d_i - d0) (Liu et al. 2022)."""
+    told = lambda wish: run.model.given(**run.conditions.rows([wish] * 2))
+    texts = {"a red cat": 2.0, "two red dogs": 3.0, "a blue dog": -1.0}
+    wanted = compose(told(Wish()), [(told(Wish(prompt=text)), scale) for text, scale in texts.items()])
+    also = [Also("text", "two red dogs", 1.5), Also("TEXT", "a blue dog", -0.5)]
+    recipe = run.recipe(2, prompt="a red cat", also=also, guidance=2)
+    assert torch.allclose(x0(run.denoiser(recipe)), x0(wanted), atol=1e-5)
+    alone = run.recipe(2, also=[Also("text", "a red cat"), *also], guidance={"text": 2})
+    assert torch.allclose(x0(run.denoiser(alone)), x0(wanted), atol=1e-5)
+
+
+def test_and_of_another_kind_is_told_with_the_rest(run: Run) -> None:
+    """... + s_i w_i (d(rest and c_i) - d(rest)), also where there is a negative prompt and outside an
+    interval."""
+    also = [Also("class", "2", 0.5), Also("colour", "blue", -1), Also("text", "a blue dog", 2)]
+    no, red = "two red dogs", {"colour": "red"}
+    asked: dict[str, Any] = {"classes": "cat", "prompt": "a red cat", "set": red, "negative": no}
+    scales = {"class": 3.0, "text": 2.0}
+    said = run.recipe(2, **asked, also=also, guidance=scales)
+    assert [one.value for one in said.also] == ["ox", "blue", "a blue dog"]
+    say = lambda *wish: bare(run, *[Wish(*wish)] * 2)
+    whole = say(0, red, "a red cat")
+    first = x0(run.denoiser(run.recipe(2, **asked, guidance=scales)))
+    ways = (
+        0.5 * (say(2, red, "a red cat") - say(None, red, "a red cat")),
+        -1 * (say(0, {"colour": "blue"}, "a red cat") - say(0, {}, "a red cat")),
+        2 * (say(0, red, "a blue dog") - say(0, red, no)),
+    )
+    wanted = first + 3 * ways[0] + ways[1] + 2 * ways[2]
+    assert torch.allclose(x0(run.denoiser(said)), wanted, atol=1e-4)
+    outside = run.recipe(2, **asked, also=also, guidance=scales, interval=(2, 5))  # sigma/alpha is 4/3 here
+    assert torch.allclose(x0(run.denoiser(outside)), whole + sum(ways), atol=1e-4)
+
+
 def test_a_caption_is_read_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     assert run.model.text is not None
@@ -140,6 +177,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "rescale of nothing": ({"prompt": "x", "rescale": 0.5}, "are of guidance"),
     "interval of nothing": ({"prompt": "x", "interval": (0, 1)}, "are of guidance"),
     "rescale": ({"prompt": "x", "guidance": 2, "rescale": 3}, "from 0"),
+    "and of nothing": ({"also": [Also("txt", "x")]}, "AND and NOT: no condition .* did you mean text"),
+    "and of no class": ({"also": [Also("class", "cta")]}, "did you mean cat"),
+    "and out of range": ({"also": [Also("age", 99)]}, "from 0 to 10"),
+    "and of no words": ({"also": [Also("text", " ")]}, "text is empty"),
+    "and nan": ({"also": [Also("text", "x", math.nan)]}, "finite"),
     "threshold": ({"prompt": "x", "threshold": 0.0}, "above 0"),
 }
 
@@ -159,6 +201,8 @@ def test_models_without_these_conditions_say_so(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="trained without"):
             plain.sample(**asked)  # type: ignore[arg-type]
     assert plain.conditions.describe() == []
+    with pytest.raises(SettingsError, match="AND and NOT need a model"):
+        plain.sample(also=[Also("class", "cat")])
 
 
 def test_a_picture_is_shown_beside_the_noise(tmp_path: Path) -> None:

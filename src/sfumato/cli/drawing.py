@@ -99,6 +99,7 @@ def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     words += [f"class-{'-'.join(asked)}"] if asked else []
     words += [f"prompt-{one[:40]}" for one in dict.fromkeys(recipe.prompts or ()) if one]
     words += list(dict.fromkeys(f"{k}{v}" for one in recipe.values or () for k, v in (one or {}).items()))
+    words += [f"{one.name}-{one.value}-{one.weight:g}" for one in recipe.also]
     words += [f"guidance{recipe.guidance:g}"] if recipe.guidance != 1 else []
     words += [f"{name}{scale:g}" for name, scale in recipe.scales.items()]
     words += [f"classifier{recipe.judged.scale:g}"] if recipe.judged is not None else []

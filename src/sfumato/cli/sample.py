@@ -27,6 +27,12 @@ def sample(
         None, "--prompt", help="What to draw, for models with text; of several, a row each."
     ),
     negative: str | None = typer.Option(None, help="What not to draw; works through --guidance."),
+    and_: list[str] | None = typer.Option(  # noqa: B008
+        None, "--and", help="A further prompt, or NAME=VALUE as in class=cat; :0.5 behind it weighs."
+    ),
+    not_: list[str] | None = typer.Option(  # noqa: B008
+        None, "--not", help="A prompt, or NAME=VALUE, to move away from."
+    ),
     conditions: bool = typer.Option(
         False, "--conditions", help="Say what the model can be told, and draw nothing."
     ),
@@ -89,7 +95,7 @@ def sample(
     from sfumato.cli.balanced import check_balanced, choose
     from sfumato.cli.dataset import balanced, check_place, write_dataset
     from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
-    from sfumato.cli.wishes import interval_of, possible, scale_of, settings_of
+    from sfumato.cli.wishes import also_of, interval_of, possible, scale_of, settings_of
     from sfumato.guides.classifier import names_of
     from sfumato.inside.sheet import check_sheet, write_sheet
     from sfumato.runs import load
@@ -116,6 +122,7 @@ def sample(
         classes = balanced(names, per_class, (number, asked, prompt))
     recipe = opened.recipe(
         len(classes), classes=classes, prompt=prompts, negative=negative, set=settings_of(set_ or []),
+        also=also_of(and_ or [], not_ or []),
         steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed, guidance=scale_of(guidance),
         interval=interval_of(interval), rescale=rescale, threshold=threshold, clip=clip, batch=batch,
         classifier_guidance=classifier_guidance, autoguide=autoguide, autoguide_scale=autoguide_scale,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
+from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import number
 from sfumato.errors import SettingsError
 from sfumato.folders.classifier import WEIGHTS
@@ -22,6 +24,28 @@ def settings_of(said: Sequence[str], option: str = "--set") -> dict[str, str] | 
             raise SettingsError(f"{option} says {name.strip()!r} twice: say it once")
         found[name.strip()] = value.strip()
     return found or None
+
+
+def also_of(joined: Sequence[str], barred: Sequence[str]) -> list[Also]:
+    """What --and and --not say, each a prompt or NAME=VALUE, with its :WEIGHT, as in "at night:0.5"."""
+    said = [("--and", 1, one) for one in joined] + [("--not", -1, one) for one in barred]
+    return [_also(option, sign, one) for option, sign, one in said]
+
+
+def _also(option: str, sign: int, said: str) -> Also:
+    what, _, behind = said.rpartition(":")
+    try:
+        weight = float(behind) if what else 1.0
+    except ValueError:
+        what, weight = "", 1.0
+    if not 0 < weight < math.inf:
+        raise SettingsError(f"{option} {said[:60]!r}: its weight is a number above 0, as in {what[:40]}:0.5")
+    name, equals, value = (what or said).partition("=")
+    return (
+        Also(name.strip(), value.strip(), sign * weight)
+        if equals
+        else Also("text", name.strip(), sign * weight)
+    )
 
 
 def scale_of(said: str | None) -> float | dict[str, float] | None:

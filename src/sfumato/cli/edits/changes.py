@@ -46,6 +46,11 @@ class Change:
         x, levels = taken_back(easel, b, b.run.denoiser(was), self.strength)
         if not (self.keep_words or self.keep_places or self.weigh or self.keep_rest is not None):
             return b.finished(Job(b.denoise, x, descend(levels)))
+        if b.recipe.also:
+            raise SettingsError(
+                "--keep-words, --keep-places, --keep-rest and --weigh are about one prompt: leave --and and "
+                "--not out"
+            )
         pair = both_of(was, b.recipe)
         two = replace(b, recipe=pair, noise=Noise(pair.seeds))
         return two.finished(both(Unseen(self._pairs(b, was, pair, levels)), x, levels))

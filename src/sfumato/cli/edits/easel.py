@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import arrange, pixels
 from sfumato.cli.edits.options import Asked
-from sfumato.cli.wishes import interval_of, scale_of, settings_of
+from sfumato.cli.wishes import also_of, interval_of, scale_of, settings_of
 from sfumato.data.dataset import to_unit
 from sfumato.data.decode import decode
 from sfumato.data.fit import Resize, fit, plain
@@ -109,7 +109,9 @@ class Easel:
         """Whether something is asked for: a class, an attribute, a prompt."""
         wishes = self.recipe.wishes()
         told = any(wish.label is not None or wish.values or wish.prompt for wish in wishes)
-        return told or self.recipe.judged is not None or self.recipe.pulled is not None
+        return (
+            told or bool(self.recipe.also) or self.recipe.judged is not None or self.recipe.pulled is not None
+        )
 
     def benches(
         self, condition: Tensor | None = None, size: tuple[int, int] | None = None
@@ -196,6 +198,7 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
         prompt=asked.prompt,
         negative=asked.negative,
         set=settings_of(asked.set_ or []),
+        also=also_of(asked.and_ or [], asked.not_ or []),
         steps=asked.steps,
         sampler=asked.sampler,
         eta=asked.eta,

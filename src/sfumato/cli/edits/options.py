@@ -50,6 +50,13 @@ class Asked:
     ] = None
     prompt: Annotated[str | None, typer.Option(help="What to draw, for models with text.")] = None
     negative: Annotated[str | None, typer.Option(help="What not to draw, for models with text.")] = None
+    and_: Annotated[
+        list[str] | None,
+        typer.Option("--and", help="A further prompt, or NAME=VALUE as in class=cat; :0.5 behind it weighs."),
+    ] = None
+    not_: Annotated[
+        list[str] | None, typer.Option("--not", help="A prompt, or NAME=VALUE, to move away from.")
+    ] = None
     guidance: Annotated[
         str | None,
         typer.Option(help="Classifier-free guidance; 1 is none; text=5,class=2 for each. [the run's own]"),

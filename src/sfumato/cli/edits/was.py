@@ -47,7 +47,8 @@ def retold(
     values: Mapping[str, str] | None = None,
 ) -> Recipe:
     """The recipe with these conditions in place of its own. A classifier pulls towards this class, a CLIP
-    towards this prompt, or not at all where none is said."""
+    towards this prompt, or not at all where none is said; nothing is asked for beside them by AND and
+    NOT."""
     judged = recipe.judged if class_ is not None else None
     pulled = recipe.pulled if prompt is not None else None
     said = run.recipe(
@@ -61,7 +62,7 @@ def retold(
         clip_guidance=1.0 if pulled is None else pulled.scale,
         cutouts=0 if pulled is None else pulled.cutouts,
     )
-    told = replace(recipe, classes=said.classes, prompts=said.prompts, values=said.values)
+    told = replace(recipe, classes=said.classes, prompts=said.prompts, values=said.values, also=())
     return replace(told, judged=said.judged, pulled=said.pulled)
 
 
