@@ -253,6 +253,8 @@ def test_device_and_precision() -> None:
 
 
 def test_wandb_gets_every_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in: the package is no dependency of the tests. With wandb 0.31.0 itself, offline, the
+    project, the settings and every figure with its step came to the file."""
     seen: list[Any] = []
     run = types.SimpleNamespace(
         log=lambda f, step: seen.append((step, f)), finish=lambda: seen.append("finished")
