@@ -17,6 +17,7 @@ from torch import Tensor
 import sfumato
 from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
+from sfumato.inside.curves import NAMES as EVERY
 from sfumato.inside.curves import Curve, curve, named_schedule
 from sfumato.inside.figure import INK, OCHRE, PLUM, TEAL, UMBER, new_figure, plain, write_figure
 from sfumato.inside.ideal import Ideal, clean_error
@@ -37,7 +38,8 @@ def table(curves: dict[str, Curve]) -> None:
         high, low = found.ends.log_snr.tolist()
         seen = "never" if found.left < 1e-4 else f"{math.exp(-low):,.0f}"
         most = f"{found.quantile(0.05):.1f} to {found.quantile(0.95):.1f}"
-        print(f"| `{name}` | {high:.1f} to {low:.1f} | {most} | {found.left:.3g} | {seen} |")
+        reach = f"{high:.1f} to {low:.1f}" if math.isfinite(high) else "infinite to infinite"
+        print(f"| `{name}` | {reach} | {most} | {found.left:.3g} | {seen} |")
 
 
 def draw_curves(curves: dict[str, Curve]) -> None:
@@ -116,7 +118,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
     curves = {name: curve(named_schedule(name)) for name in NAMES}
-    table(curves | {"log-linear": curve(named_schedule("log-linear"))})
+    table({name: curve(named_schedule(name)) for name in EVERY})
     draw_curves(curves)
     draw_range(run, prepare("digits", multiple=4), curves)
 

@@ -88,6 +88,12 @@ class Table:
         a = (a - a[-1]) * (a[0] / (a[0] - a[-1])) if len(a) > 1 else torch.zeros_like(a)
         return Table._of(Level(a, ((1 - a) * (1 + a)).sqrt()))
 
+    def shifted(self, b: float) -> Table:
+        """Every node's log-SNR moved by 2 log b, as `schedules.Shifted` moves a curve's; b > 0."""
+        a, s = (torch.tensor(values, dtype=torch.float64) for values in (self.alpha, self.sigma))
+        moved = Level(b * a, s)
+        return Table._of(moved.scaled(1 / moved.norm))
+
     @property
     def steps(self) -> int:
         return len(self.alpha)

@@ -9,7 +9,9 @@ import typer
 
 def look(
     run: str = typer.Argument(
-        ..., metavar="RUN", help="A run folder; or a schedule by its name, for its plot: cosine, linear, ..."
+        ...,
+        metavar="RUN",
+        help="A run folder; or a schedule by its name (cosine, linear, ...) or file, for its plot.",
     ),
     data: str | None = typer.Argument(
         None, metavar="DATA", help="For the loss: the pictures that it was trained on."

@@ -32,8 +32,9 @@ _CLASSES = 10
 
 
 def is_schedule(name: str) -> bool:
-    """Whether this names a schedule and no folder (a run of that name is written ./cosine)."""
-    return name in curves.NAMES and not Path(name).is_dir()
+    """Whether this names a schedule, or a file of one, and no folder (a run of that name is written
+    ./cosine)."""
+    return (name in curves.NAMES or name.endswith(".json")) and not Path(name).is_dir()
 
 
 def show(told: Iterator[str | Path]) -> None:
@@ -44,7 +45,7 @@ def show(told: Iterator[str | Path]) -> None:
 
 def schedule(run: Run | str, folder: Path) -> Iterator[str | Path]:
     """The schedule of a run, or one by its name: schedule.png and schedule.json."""
-    name = run if isinstance(run, str) else run.path.resolve().name
+    name = Path(run).name if isinstance(run, str) else run.path.resolve().name
     found = curves.curve(curves.named_schedule(run)) if isinstance(run, str) else _own(run)
     make_folder(folder)
     yield from curves.reading(found)

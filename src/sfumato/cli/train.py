@@ -27,10 +27,21 @@ def train(
     model: str | None = typer.Option(None, help="tiny, small, base or large.", rich_help_panel=_MODEL),
     schedule: str = typer.Option(
         "cosine",
-        help="cosine, linear, scaled-linear, flow, cosine-continuous, log-linear or learned.",
+        help="A table: cosine, linear, scaled-linear, constant, or a .json file of betas or alpha_bars. A "
+        "curve: flow, cosine-continuous, plain-cosine, sigmoid, linear-alpha-bar, ve, log-linear, learned.",
         rich_help_panel=_MODEL,
     ),
-    prediction: str = typer.Option("v", help="v, epsilon, x0 or flow.", rich_help_panel=_MODEL),
+    shift: float | None = typer.Option(
+        None,
+        help="How many times noisier: 4 for 256 pixels. [cosine: the side over 64, at least 1]",
+        rich_help_panel=_MODEL,
+    ),
+    zero_snr: bool = typer.Option(
+        False, "--zero-snr", help="Stretch a table until no signal is left.", rich_help_panel=_MODEL
+    ),
+    prediction: str | None = typer.Option(
+        None, help="v, epsilon, x0, flow, score, mean or edm. [v; ve: edm]", rich_help_panel=_MODEL
+    ),
     learned_variance: bool = typer.Option(
         False, "--learned-variance", help="Also learn the noise of each step.", rich_help_panel=_MODEL
     ),
@@ -54,9 +65,9 @@ def train(
     bound: float | None = typer.Option(
         None, help="Share of the variational bound, for --learned-variance.", rich_help_panel=_LOSS
     ),
-    levels: str = typer.Option(
-        "stratified",
-        help="stratified, uniform, logit-normal, log-normal-sigma, importance or fitted.",
+    levels: str | None = typer.Option(
+        None,
+        help="stratified, uniform, logit-normal, log-normal-sigma, importance or fitted. [the first]",
         rich_help_panel=_LOSS,
     ),
     text: str = typer.Option(
@@ -231,11 +242,12 @@ def train(
         settings = pixels(
             pictures, device=where.type, model=model, dropout=dropout,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
-            schedule=schedule, prediction=prediction, learned_variance=learned_variance,
-            self_conditioning=self_conditioning, adversarial=adversarial, flip=flip, brightness=brightness,
-            contrast=contrast, saturation=saturation, balance=balance, text=_text(text, out), pooled=pooled,
-            attributes=attribute or [], classes=classes, picture=picture, task=task,
-            conditioning=conditioning, class_input=class_input, extractor=features,
+            schedule=schedule, shift=shift, zero_snr=zero_snr, prediction=prediction,
+            learned_variance=learned_variance, self_conditioning=self_conditioning, adversarial=adversarial,
+            flip=flip, brightness=brightness, contrast=contrast, saturation=saturation, balance=balance,
+            text=_text(text, out), pooled=pooled, attributes=attribute or [], classes=classes,
+            picture=picture, task=task, conditioning=conditioning, class_input=class_input,
+            extractor=features,
             metrics=tuple(name.strip() for one in metrics or () for name in one.split(",")),
             metric_samples=metric_samples,
         )  # fmt: skip

@@ -14,8 +14,7 @@ from sfumato.inside.figure import FAINT, INK, TEAL, UMBER, new_figure, plain
 from sfumato.level import Level
 from sfumato.schedules import Schedule
 from sfumato.training.levels import Stratified, Where, ends
-from sfumato.training.recipes import SCHEDULES, RunSettings
-from sfumato.training.settings import TrainSettings
+from sfumato.training.process import SCHEDULES, Process
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +32,11 @@ NAMES = tuple(name for name in SCHEDULES if name != "learned")
 
 
 def named_schedule(name: str) -> Schedule:
-    """The schedule that `train --schedule NAME` would use. Raises SettingsError with the names there are."""
-    if name not in NAMES:
+    """The schedule that `train --schedule NAME` would use, NAME of one or of a file. Raises SettingsError
+    with the names there are."""
+    if name not in NAMES and not name.endswith(".json"):
         raise SettingsError(f"no schedule is called {name!r}; there are: {', '.join(NAMES)}")
-    return RunSettings(TrainSettings(steps=1), schedule=name).curve()
+    return Process(name).curve()
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,12 +34,14 @@ def values(step: TrainStep) -> dict[str, float]:
 
 
 def line(step: TrainStep) -> dict[str, Any]:
-    """A step as a line of the log. Floats are written so that they read back exactly."""
+    """A step as a line of the log. Floats are written so that they read back exactly, an infinite log-SNR as
+    null."""
     out: dict[str, Any] = {"step": step.step, "images": step.images, "seconds": step.seconds, **values(step)}
     if step.skipped:
         out["skipped"] = True
     if step.validation is not None:
-        out["held_out/log_snr"] = list(step.validation.log_snr)
+        seen = step.validation.log_snr
+        out["held_out/log_snr"] = [at if math.isfinite(at) else None for at in seen]
     if step.notices:
         out["notices"] = list(step.notices)
     return out

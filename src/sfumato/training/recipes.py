@@ -13,39 +13,34 @@ from sfumato.card import Card, DataSettings, ImageSettings
 from sfumato.data.augment import Augment
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
-from sfumato.learned import Learned
-from sfumato.model import Label, LogSigma, Steps
 from sfumato.networks import SIZES, preset
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
-from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.records.conditions import describe_attributes, describe_shown
 from sfumato.records.schedules import make_schedule
-from sfumato.schedules import Cosine, LogLinear, RectifiedFlow, Schedule
-from sfumato.tables import Table
+from sfumato.schedules import Schedule
 from sfumato.training import unsaid
 from sfumato.training.adversarial import Adversarial
 from sfumato.training.companion import Companion
 from sfumato.training.learned_schedule import LearnedSchedule
 from sfumato.training.objectives import Objective, Sum
+from sfumato.training.process import TABLES, WHOLE, Process
 from sfumato.training.settings import LENGTH, TrainSettings
 from sfumato.training.told import Told, Wanted, settled, told
-
-TABLES = ("cosine", "linear", "scaled-linear")
-SCHEDULES = (*TABLES, "flow", "cosine-continuous", "log-linear", "learned")
-PREDICTIONS = ("v", "epsilon", "x0", "flow")
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that decides a run, beside its data: how it trains, what its model is, and what that is told
-    (`told.Wanted`). On the way it is judged by `metrics` of `metric_samples` pictures, as an `extractor` sees
-    them. `reasons` are for people and decide nothing."""
+    """Everything that decides a run, beside its data: how it trains, what its model is, its diffusion process
+    (`process.Process`), and what it is told (`told.Wanted`). On the way it is judged by `metrics` of
+    `metric_samples` pictures, as an `extractor` sees them. `reasons` are for people and decide nothing."""
 
     train: TrainSettings
     model: str = "tiny"
     schedule: str = "cosine"
     prediction: str = "v"
+    shift: float | int = 1.0
+    zero_snr: bool = False
     learned_variance: bool = False
     self_conditioning: bool = False
     adversarial: float | int = 0.0
@@ -69,15 +64,11 @@ class RunSettings:
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for option, value, allowed in (
-            ("--model", self.model, SIZES),
-            ("--schedule", self.schedule, SCHEDULES),
-            ("--prediction", self.prediction, PREDICTIONS),
-        ):
-            if value not in allowed:
-                raise SettingsError(f"{option} is one of {', '.join(allowed)}, not {value!r}")
+        if self.model not in SIZES:
+            raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {self.model!r}")
         if not 0 <= self.dropout < 1 or not 0 <= self.balance <= 1:
             raise SettingsError("--dropout must be in [0, 1) and --balance in [0, 1]")
+        _ = self.process
         self._check_learned()
         self._check_metrics()
 
@@ -100,7 +91,7 @@ class RunSettings:
     def _check_learned(self) -> None:
         """Raises SettingsError where what is to be learned is not taught, or what is taught not there."""
         train = self.train
-        if self.learned_variance and self.schedule not in TABLES:
+        if self.learned_variance and not self.process.is_table:
             raise SettingsError(
                 f"--learned-variance is about the steps of a table: --schedule {', '.join(TABLES)}, not "
                 f"{self.schedule}"
@@ -109,10 +100,10 @@ class RunSettings:
             raise SettingsError("--learned-variance is taught by the bound: --bound 0.001, or --weight bound")
         if not self.adversarial >= 0 or (self.adversarial and train.weight == "bound"):
             raise SettingsError("--adversarial is a share of 0 or more, beside any --weight but bound")
-        if self.self_conditioning and self.prediction == "epsilon":
+        if self.self_conditioning and self.prediction in ("epsilon", "score"):
             raise SettingsError(
-                "--self-conditioning shows the model its x0, which epsilon cannot tell near pure noise: "
-                "--prediction v, x0 or flow"
+                f"--self-conditioning shows the model its x0, which {self.prediction} cannot tell near pure "
+                "noise: --prediction v, x0 or flow"
             )
         if train.bound and not self.learned_variance:
             raise SettingsError("--bound teaches a learned variance alone: add --learned-variance")
@@ -122,7 +113,7 @@ class RunSettings:
             raise SettingsError(
                 f"--schedule learned decides itself where to train: leave out --levels {train.levels}"
             )
-        if self.schedule in ("flow", "cosine-continuous") and train.weight == "bound":
+        if self.schedule in WHOLE and train.weight == "bound":
             raise SettingsError(
                 f"--schedule {self.schedule} has no bound, because it begins in clean data: choose "
                 f"{', '.join(TABLES)}, log-linear or learned"
@@ -137,27 +128,14 @@ class RunSettings:
     def augment(self) -> Augment:
         return Augment(self.flip, self.brightness, self.contrast, self.saturation)
 
+    @property
+    def process(self) -> Process:
+        """The schedule and what the network predicts on it."""
+        return Process(self.schedule, self.prediction, self.shift, self.zero_snr, self.train.data_std)
+
     def curve(self) -> Schedule:
-        """The schedule that `schedule` names; tables have 1000 steps, so that diffusers can open the run."""
-        named: dict[str, Schedule] = {
-            "cosine": Table.cosine(),
-            "linear": Table.linear(),
-            "scaled-linear": Table.scaled_linear(),
-            "flow": RectifiedFlow(),
-            "cosine-continuous": Cosine(),
-            "log-linear": LogLinear(),
-            "learned": Learned.straight(),
-        }
-        return named[self.schedule]
-
-    def kind(self) -> Prediction:
-        """What the network predicts."""
-        kinds: dict[str, Prediction] = {"v": V(), "epsilon": Epsilon(), "x0": Clean(), "flow": Flow()}
-        return kinds[self.prediction]
-
-    def label(self) -> Label:
-        """How the network is told its level."""
-        return LogSigma() if self.schedule in ("log-linear", "learned") else Steps(1000)
+        """The schedule of the run."""
+        return self.process.curve()
 
     def objective(self, card: Card) -> Objective:
         """The loss of this run on the pictures of its card."""
@@ -178,6 +156,7 @@ class RunSettings:
         can, text = known.conditions, known.text(self.model)
         names = None if can.classes is None else can.classes.names
         picture = None if can.shown is None else describe_shown(can.shown)
+        process = self.process
         network = preset(
             self.model,
             channels=channels,
@@ -195,9 +174,10 @@ class RunSettings:
         bits = 8 * data.pixels.dtype.itemsize
         return Card.of(
             network=network,
-            schedule=self.curve(),
-            prediction=self.kind(),
-            label=self.label(),
+            schedule=process.curve(),
+            prediction=process.kind(),
+            label=process.label(),
+            data_std=process.input_std(),
             learned_variance=self.learned_variance,
             self_conditioned=self.self_conditioning,
             image=ImageSettings(channels=channels, height=height, width=width, bits=16 if bits == 16 else 8),
@@ -219,6 +199,7 @@ class RunSettings:
     def to_json(self) -> dict[str, Any]:
         """Everything but the reasons."""
         out = {name: value for name, value in asdict(self).items() if name != "reasons"}
+        out["schedule"] = self.process.said
         lists = {"attributes": list(self.attributes), "metrics": list(self.metrics)}
         return out | lists | {"train": self.train.to_json()}
 
@@ -270,6 +251,8 @@ def pixels(
         said["minutes"] = 20 if device == "cpu" else 120
         reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
     reasons += unsaid.pace(said, model, images)
+    others, why = unsaid.process(others, height, width)
+    reasons += why
     reasons += unsaid.loss(said, others)
     told_of, why = settled(data, text, attributes, others)
     reasons += why
@@ -283,11 +266,13 @@ def pixels(
     others = {**others, **vars(told_of)}
     settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
-    left = float(settings.curve().level(torch.ones((), dtype=torch.float64)).alpha)
-    if left > 0.01:
+    last = settings.curve().level(torch.ones((), dtype=torch.float64))
+    left = float(last.alpha / last.norm)
+    if left > 0.01 and settings.schedule != "ve":
         reasons.append(
             f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and "
             "very bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
+            + (", nor has a table with --zero-snr" if settings.process.is_table else "")
         )
     shown = data.classes and settings.classes
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if shown else "")

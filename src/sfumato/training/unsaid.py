@@ -17,6 +17,8 @@ _DECAYS = {"tiny": 0.999, "small": 0.9995, "base": 0.9999, "large": 0.9999}
 _LOOK_EVERY = 12_800
 """Images between two looks at the held-out pictures: a look costs about as much as 170 images."""
 _PATIENCE = 20
+_SIDE = 64
+"""The side of the pictures, in pixels, that the cosine schedule is in the right place for."""
 
 
 def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
@@ -34,13 +36,37 @@ def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
     return reasons
 
 
+def process(others: Mapping[str, Any], height: int, width: int) -> tuple[dict[str, Any], list[str]]:
+    """The other settings with the prediction and the shift of the schedule. Pictures above 64 pixels a side
+    want the cosine schedule as much noisier as they are larger (Hoogeboom et al. 2023)."""
+    reasons: list[str] = []
+    out = dict(others)
+    schedule = out.setdefault("schedule", "cosine")
+    if out.get("prediction") is None:
+        out["prediction"] = "edm" if schedule == "ve" else "v"
+        if schedule == "ve":
+            reasons.append("prediction edm: with ve, the network of Karras et al. (2022)")
+    if out.get("shift") is None:
+        times = float(f"{math.sqrt(height * width) / _SIDE:.3g}")
+        out["shift"] = times if schedule == "cosine" and times > 1 else 1.0
+        if out["shift"] != 1:
+            reasons.append(f"shift {times:g}: the cosine schedule is in its place at {_SIDE} pixels a side")
+    return out, reasons
+
+
 def loss(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
     """The loss, as the prediction, the schedule and what is learned beside want it."""
     reasons: list[str] = []
     if others.get("schedule") == "learned" and "weight" not in said:
         said["weight"] = "bound"
         reasons.append("weight bound: it is what a learned schedule is learned by")
-    said.setdefault("weight", {"v": "v", "flow": "flow"}.get(others.get("prediction", "v"), "simple"))
+    if others.get("prediction") == "mean" and "weight" not in said:
+        said["weight"] = "ddpm"
+        reasons.append("weight ddpm: the squared error of the mean over the step's variance, as published")
+    own = {name: name for name in ("v", "flow", "edm")}
+    said.setdefault("weight", own.get(others.get("prediction", "v"), "simple"))
+    if others.get("prediction") == said["weight"] == "edm" and not said.get("bound"):
+        said.setdefault("levels", "log-normal-sigma")
     if others.get("learned_variance") and said["weight"] != "bound" and "bound" not in said:
         said["bound"] = 0.001
         reasons.append("bound 0.001: that share of it, beside the loss, teaches the variance")

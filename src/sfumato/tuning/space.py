@@ -41,6 +41,8 @@ RUN: dict[str, Kind] = {
     "model": str,
     "schedule": str,
     "prediction": str,
+    "shift": float,
+    "zero_snr": bool,
     "dropout": float,
     "learned_variance": bool,
     "self_conditioning": bool,
