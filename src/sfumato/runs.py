@@ -101,21 +101,18 @@ class Run:
         """What `sample` would do: what is not said is taken from the card. Raises SettingsError.
 
         `classes`, `prompt`, `negative` and `set` (attributes by name): one for all, or one for each picture
-        (None: not told). `also` is AND and NOT: further conditions of all, each asked by itself. Picture i
-        has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free
-        guidance's scale: 1 is the conditional model alone; {"text": 5, "class": 2} are scales of single
-        conditions, 1 for the others. `interval` is where it guides, two values of sigma/alpha, `rescale` a
-        share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps x0
-        in range. `classifier_guidance` scales the run's own classifier, `clip_guidance` the CLIP in the
-        folder `clip_model`, which looks at `cutouts` too: models without classes or captions as well.
-        `autoguide` is a weaker run to move away from. `tolerance` goes with adaptive samplers.
+        (None: not told). `also` is AND and NOT. Picture i has the seed `seed` + i, or `seeds[i]`. `guidance`
+        is classifier-free guidance's scale, 1 the conditional model alone; {"text": 5, "class": 2} are scales
+        of single conditions, 1 of others. `interval` is where it guides, two values of sigma/alpha, `rescale`
+        a share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps
+        x0 in range. `classifier_guidance` scales the run's own classifier, `clip_guidance` the CLIP in
+        `clip_model`, with its `cutouts`. `autoguide` is a weaker run. `tolerance` is for adaptive samplers.
         """
         count, told = spread(n, seeds, classes=classes, prompts=prompt, negatives=negative, settings=set)
         judge, pulled = self._beside(told, count, classifier_guidance, (clip_model, clip_guidance, cutouts))
         try:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
-            further = joined(self.conditions, also)
         except SettingsError as error:
             raise SettingsError(f"{self.path}: {error}") from None
         own = self.card.sampler
@@ -126,7 +123,6 @@ class Run:
             prompts=some(wish.prompt for wish in wishes),
             negatives=some(negatives),
             values=some(wish.values or None for wish in wishes),
-            also=further,
             sampler=name,
             steps=steps,
             eta=None if eta is None else float(eta),
@@ -142,7 +138,7 @@ class Run:
             one_by_one=one_by_one,
             tolerance=None if tolerance is None else float(tolerance),
         ).paced(own.steps if name == own.name else usual_steps(name) or own.steps)
-        return self._guided(self._drawable(recipe), guidance)
+        return self._guided(self._drawable(recipe), guidance, also)
 
     def _beside(
         self,
@@ -183,24 +179,25 @@ class Run:
             log.info("x0 is not clipped: the images' range [%g, %g] is not [-1, 1]", image.low, image.high)
         return clip
 
-    def _guided(self, recipe: Recipe, asked: Scale | None) -> Recipe:
-        """The recipe with its scales of guidance."""
+    def _guided(self, recipe: Recipe, asked: Scale | None, also: Sequence[Also]) -> Recipe:
+        """The recipe with its scales of guidance, and what stands beside its conditions."""
         conditions, n = self.conditions, len(recipe.seeds)
         known, others = {*conditions.names}, recipe.negatives or (None,) * n
-        able = bool(recipe.also) or all(
+        further = joined(conditions, also)
+        able = bool(further) or all(
             bool(conditions.says(wish) & known) or other is not None
             for wish, other in zip(recipe.wishes(), others, strict=True)
         )
         common, named = scales_of(conditions, asked, self.card.sampler.guidance, able)
         if any(other is not None for other in others) and named.get("text", common) == 1:
             raise SettingsError("a negative prompt works through guidance: give a --guidance above 1")
-        mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None or recipe.also
+        mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None or further
         alone = recipe.interval is not None and recipe.judged is None and recipe.pulled is None
         if not mixed and (alone or recipe.rescale):
             raise SettingsError(
                 "an interval and a rescale are of guidance: give a --guidance, or leave them out"
             )
-        return replace(recipe, guidance=common, scales=named)
+        return replace(recipe, guidance=common, scales=named, also=further)
 
     def denoiser(
         self, recipe: Recipe, picture: Tensor | None = None, told_all: Denoiser | None = None

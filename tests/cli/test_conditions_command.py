@@ -10,7 +10,9 @@ import pytest
 from corpora import told
 from sfumato.cli import run as command
 from sfumato.cli.wishes import also_of, interval_of, scale_of, settings_of
-from sfumato.conditions.also import Also
+from sfumato.conditions.also import Also, joined
+from sfumato.conditions.classes import Classes
+from sfumato.conditions.schema import Conditions
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.provenance import Origin, read_origin
@@ -175,6 +177,8 @@ def test_words_of_the_command_line() -> None:
     assert interval_of(None) is None
     with pytest.raises(SettingsError):
         interval_of("a,b")
+    with pytest.raises(SettingsError, match="say NAME=VALUE, of class"):
+        joined(Conditions(Classes(("cat", "dog"), null=True)), also_of(["a cat"], []))
     assert also_of(["a cat", "at 7:30", "class = 3:0.5"], ["at 7:30:1"]) == [
         *(Also("text", "a cat"), Also("text", "at 7", 30.0), Also("class", "3", 0.5)),
         Also("text", "at 7:30", -1.0),

@@ -275,6 +275,7 @@ def test_the_usual_axes_hold_what_train_would_do(data: DataSet) -> None:
         (["--try", "model=huge"], "the trial model huge cannot be: --model is one of tiny"),
         (["--metric", "fid"], "--metric is loss or kid"),
         (["--metric", "kid", "-n", "0"], "makes no pictures to rank by KID"),
+        (["--features", "lite0"], "leave --features or the -n out"),
         (["--hold-out", "0"], "too few to rank by their loss"),
         (["--minutes", "1", "--steps", "2"], "the length of a run is one of"),
     ],

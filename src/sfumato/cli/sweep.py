@@ -35,7 +35,7 @@ def sweep(
     ),
     metric: str = typer.Option("loss", help="What decides: the held-out loss, or kid."),
     number: int = typer.Option(500, "-n", "--number", help="Pictures of a trial's KID; 0: no KID."),
-    features: str = typer.Option("lite0", help="Whose eyes KID has: lite0, inception, clip or dinov2."),
+    features: str | None = typer.Option(None, help="KID's eyes: lite0, inception, clip, dinov2. [lite0]"),
     features_weights: Path | None = typer.Option(  # noqa: B008
         None, help="The weights of these eyes. [what is installed or in the usual cache]"
     ),
@@ -54,7 +54,6 @@ def sweep(
     """
     from sfumato.cli.train import read_resize, read_size
     from sfumato.data.prepare import prepare
-    from sfumato.errors import SettingsError
     from sfumato.training.device import choose_device
     from sfumato.training.interrupt import listening
     from sfumato.training.settings import Habits
@@ -63,10 +62,7 @@ def sweep(
 
     length = {name: value for name, value in (("minutes", minutes), ("steps", steps), ("images", images))
               if value is not None} or {"minutes": 5.0}  # fmt: skip
-    if metric not in ("loss", "kid"):
-        raise SettingsError(f"--metric is loss or kid, not {metric!r}")
-    if number < 0:
-        raise SettingsError(f"-n {number}: give a whole number from 0")
+    _check(metric, number, (features, features_weights))
     said, where = read_axes(try_ or []), choose_device(device)
     with listening() as asked:
         pictures = prepare(
@@ -79,12 +75,27 @@ def sweep(
             source=data, options=_options(size, channels, resize, hold_out),
         )  # fmt: skip
         places = _run(
-            whole, out, _eyes(number, features, features_weights, device), Habits(device, workers), asked
+            whole,
+            out,
+            _eyes(number, features or "lite0", features_weights, device),
+            Habits(device, workers),
+            asked,
         )
         if places is None:
             typer.echo(f"stopped by a signal; every trial is kept in {out}, and the same command goes on")
             raise typer.Exit(asked.exit_code)
     _tell(places, whole, out)
+
+
+def _check(metric: str, number: int, eyes: tuple[str | None, Path | None]) -> None:
+    from sfumato.errors import SettingsError
+
+    if metric not in ("loss", "kid"):
+        raise SettingsError(f"--metric is loss or kid, not {metric!r}")
+    if number < 0:
+        raise SettingsError(f"-n {number}: give a whole number from 0")
+    if not number and eyes != (None, None):
+        raise SettingsError("-n 0 is no KID, so nothing looks at pictures: leave --features or the -n out")
 
 
 def _eyes(number: int, name: str, weights: Path | None, device: str) -> Extractor | None:

@@ -52,6 +52,11 @@ def joined(conditions: Conditions, asked: Sequence[Also]) -> tuple[Also, ...]:
                     "AND and NOT need a model that is told a class, attributes or captions, and knows what "
                     "it is not to be told them: leave them out"
                 )
+            if one.name == "text":
+                raise SettingsError(
+                    "AND and NOT: this model was trained without captions: say NAME=VALUE, of "
+                    f"{' or '.join(names)}"
+                )
             raise unknown("AND and NOT: no condition is called", one.name, names)
         if not math.isfinite(one.weight):
             raise SettingsError(f"AND and NOT: a weight of {one.weight}: give a finite number")
