@@ -131,18 +131,19 @@ def test_a_cascade_is_one_seed_and_a_chain_of_edits(
     assert len(list((out / "small").glob("*.png"))) == 1
 
 
-def test_a_cascade_says_its_prompt_to_all_that_read(tmp_path: Path) -> None:
+def test_a_cascade_says_its_prompt_and_attributes_to_all_that_know_them(tmp_path: Path) -> None:
     corpus.run(tmp_path / "base")
     image = ImageSettings(channels=1, height=16, width=16)
     network = replace(corpus.card().config(), image_size=(16, 16))
     settings = NetworkSettings(kind="unet", settings=to_json(network))
     card = corpus.card().but(image=image, network=settings)
     save(tmp_path / "large", corpus.model(card), card, text=corpus.tokenizer())
-    words = ["--prompt", "a red cat", "--steps", "2", "--out", str(tmp_path / "out")]
+    words = ["--prompt", "a red cat", "--set", "Age=2", "--steps", "2", "--out", str(tmp_path / "out")]
     assert cli.run(["edit", "cascade", str(tmp_path / "base"), str(tmp_path / "large"), *words]) == 0
     (made,) = (tmp_path / "out").glob("*.png")
     assert pixels(made).shape[:2] == (16, 16)
-    assert json.loads(json.dumps(read_recipe(made)))["origin"]["prompts"] == ["a red cat"]
+    origin = json.loads(json.dumps(read_recipe(made)))["origin"]
+    assert (origin["prompts"], origin["values"]) == (["a red cat"], [{"age": 2.0}])
 
 
 @pytest.mark.parametrize(

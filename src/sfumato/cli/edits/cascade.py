@@ -28,7 +28,9 @@ def cascade(
     class_: Annotated[
         list[str] | None, typer.Option("--class", help="A class by name or number, as in sfumato sample.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="An attribute of BASE.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An attribute, for BASE and all that know it.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to draw, for runs with text.")] = None,
     guidance: Annotated[str | None, typer.Option(help="Of BASE, as for sample. [its own]")] = None,
     steps: Annotated[int | None, typer.Option(help="Of every run. [its own]")] = None,
@@ -58,6 +60,7 @@ def _stages(first: Asked, upscalers: list[Path], folder: Path, augment: float | 
     """The files of all stages; those of the last lie in the folder itself."""
     from sfumato.cli.drawing import draw
     from sfumato.cli.edits.easel import wanted
+    from sfumato.conditions.nearest import match
     from sfumato.noise import key_of
     from sfumato.runs import load
 
@@ -73,9 +76,11 @@ def _stages(first: Asked, upscalers: list[Path], folder: Path, augment: float | 
         for i, (small, seed) in enumerate(zip(paths, recipe.seeds, strict=True)):
             label = labels[i] if labels and labels[i] in run.classes else None
             prompt = None if run.card.text is None else first.prompt
+            known = run.conditions.attributes.names
+            values = [one for one in first.set_ or [] if match(one.partition("=")[0], known) is not None]
             asked = replace(
                 first, run=path, images=[small], number=1, class_=None if label is None else [label],
-                set_=None, prompt=prompt, guidance=None, seed=key_of(seed, "cascade", stage),
+                set_=values, prompt=prompt, guidance=None, seed=key_of(seed, "cascade", stage),
             )  # fmt: skip
             larger.append(_enlarged(run, asked, into, augment))
             yield larger[-1]
