@@ -103,6 +103,30 @@ def test_dataset_json(tmp_path: Path) -> None:
     assert _labels(tmp_path) == {"00000/img0.png": "5", "00000/img1.png": "3"}
 
 
+def test_classes_that_are_not_known(tmp_path: Path) -> None:
+    _put(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    said = {"labels": [["a.png", 5], ["b.png", -1], ["c.png", None], ["d.png", 3]]}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    source = open_source(tmp_path)
+    assert {item.name: item.label for item in source.items} == {
+        "a.png": "5", "b.png": None, "c.png": None, "d.png": "3"
+    }  # fmt: skip
+    assert source.flaws == ()
+    assert source.notes == ("of 2 of 4 pictures the class is not known",)
+    words, numbers = np.array(["ant", "", "bee"] * 2), np.array([1, -1, 0] * 2)
+    names = np.array(["ant", "bee"])
+    cases: list[tuple[dict[str, np.ndarray], list[str | None]]] = [
+        ({"labels": words}, ["ant", None, "bee"]),
+        ({"labels": words, "label_names": names}, ["ant", None, "bee"]),
+        ({"labels": numbers}, ["1", None, "0"]),
+        ({"labels": numbers, "label_names": names}, ["bee", None, "ant"]),
+    ]
+    for i, (arrays, told) in enumerate(cases):
+        found = open_source(_npz(tmp_path / f"{i}.npz", images=IMAGES, **arrays))
+        assert [item.label for item in found.items] == told * 2
+        assert found.notes == ("of 2 of 6 pictures the class is not known",)
+
+
 def test_bad_tables_are_reported_and_never_crash(tmp_path: Path) -> None:
     _put(tmp_path, "1.png", "2.png")
     long = "x" * 200_000

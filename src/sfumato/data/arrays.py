@@ -4,8 +4,8 @@
 - guided-diffusion's sample and reference batches: `arr_0` (N, H, W, C), optional labels `arr_1`;
 - packed files: `jpeg` (all bytes), `offsets` (N + 1), optional `labels`, `label_names`.
 
-Images are uint8 or uint16; (N, C, H, W) is understood when the last axis cannot be channels. Nothing is
-unpickled.
+Images are uint8 or uint16; (N, C, H, W) is understood when the last axis cannot be channels. A label of -1,
+or an empty word, is a class that is not known. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -167,13 +167,13 @@ def _labels(path: Path, labels: np.ndarray, names: list[str], count: int) -> lis
         )
     if names and labels.dtype.kind != "U":
         low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(names):
+        if low < -1 or high >= len(names):
             raise DataError(
                 f"labels in {shown(path)} go from {low} to {high}, but there are {len(names)} label_names"
             )
-        return [names[int(label)] for label in labels]
-    words: list[str | None] = [str(label) for label in labels.tolist()]
-    unknown = sorted({str(word) for word in words} - set(names)) if names else []
+        return [names[label] if label >= 0 else None for label in labels.tolist()]
+    words = [None if label in (-1, "") else str(label) for label in labels.tolist()]
+    unknown = sorted({word for word in words if word is not None} - set(names)) if names else []
     if unknown:
         raise DataError(f"labels in {shown(path)} name {unknown[0]!r}, which is not in its label_names")
     return words

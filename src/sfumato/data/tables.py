@@ -2,7 +2,8 @@
 
 `file_name` names the picture relative to the table's own folder; `class` or `label` is its class, `text` or
 `caption` its caption (a list is several), and every other column is kept as text (the layout of Hugging
-Face's imagefolder). dataset.json is EDM's: {"labels": [["00000/img.png", 5], ...]} (Karras et al. 2022).
+Face's imagefolder). dataset.json is EDM's: {"labels": [["00000/img.png", 5], ...]} (Karras et al. 2022);
+null or -1 there is a class that is not known.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ class Tables:
             raise DataError(f'{name} must hold {{"labels": [["picture.png", 0], ...]}}')
         for number, pair in enumerate(labels, 1):
             match pair:
+                case [str(), None | -1]:
+                    pass
                 case [str() as picture, int() as label]:
                     self._add({"file_name": picture, "label": label}, name, number, folder)
                 case _:
