@@ -299,7 +299,7 @@ def test_progress_and_threads_change_nothing(tmp_path: Path) -> None:
     ("wish", "reason"),
     [
         ({"size": 30, "multiple": 8}, "divisible by 8 on both sides, for example 32 x 32"),
-        ({"size": (32, 0)}, "divisible by 1"),
+        ({"size": (32, 0)}, "has no pixels: give sides from 1"),
         ({"channels": 2}, "1 .* 3 .* 4 .* channels, not 2"),
         ({"resize": "squash"}, "crop, stretch or pad|Type-check"),
         ({"hold_out": 0.7}, "between 0 and 0.5"),

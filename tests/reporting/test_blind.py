@@ -150,6 +150,9 @@ def test_two_runs_are_asked_for_the_same(runs: Path, capsys: pytest.CaptureFixtu
     words[4], words[-3] = 7, runs / "third.html"
     assert cli.run([str(word) for word in words]) == 1
     assert "6 pictures for 7 pairs" in capsys.readouterr().err
+    words[1] = runs / "real"
+    assert cli.run([str(word) for word in words]) == 1
+    assert "pictures already: leave out --steps" in capsys.readouterr().err
 
 
 def _chromium(page: Path, person: str = "one") -> str:

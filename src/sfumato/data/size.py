@@ -40,7 +40,9 @@ def check_size(size: int | tuple[int, int], multiple: int) -> tuple[int, int]:
     needs.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1 or height % multiple or width % multiple:
+    if height < 1 or width < 1:
+        raise DataError(f"the size {height} x {width} has no pixels: give sides from {multiple}")
+    if height % multiple or width % multiple:
         near = (rounded(max(1, height), multiple), rounded(max(1, width), multiple))
         raise DataError(
             f"the size {height} x {width} must be divisible by {multiple} on both sides, "

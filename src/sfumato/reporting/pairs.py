@@ -55,6 +55,8 @@ def pairs(a: Path, b: Path, wanted: Wanted) -> list[Pair]:
         raise SettingsError(f"{a} and {b} know no classes: leave out --class")
     if wanted.prompts and not any(run.card.text is not None for run in opened):
         raise SettingsError(f"{a} and {b} read no captions: leave out --prompt")
+    if not opened and (wanted.steps is not None or wanted.guidance is not None):
+        raise SettingsError(f"{a} and {b} are pictures already: leave out --steps and --guidance")
     sides = [
         _of_run(run, groups, prompts, wanted) if run is not None else _of_folder(path, wanted, turn)
         for turn, (run, path) in enumerate(zip(runs, (a, b), strict=True))
