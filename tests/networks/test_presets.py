@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from sfumato.errors import SettingsError
-from sfumato.networks import SIZES, DiTConfig, UNet, build, parameter_count, preset
+from sfumato.networks import (
+    SIZES,
+    DiTConfig,
+    UNet,
+    build,
+    learning_rate,
+    parameter_count,
+    preset,
+    transformer_preset,
+)
+from sfumato.networks.presets import TRANSFORMERS
 from sfumato.noise import Noise
 
 MILLIONS = {"tiny": (0.5, 1.5), "small": (2, 4), "base": (8.5, 9.4), "large": (35, 50)}
@@ -69,8 +79,49 @@ def test_an_unknown_size_is_refused() -> None:
 
 
 def test_larger_sizes_learn_more_slowly() -> None:
-    rates = [size.learning_rate for size in SIZES.values()]
-    assert rates == sorted(rates, reverse=True)
+    for family in (SIZES, TRANSFORMERS):
+        rates = [learning_rate(size) for size in family]
+        assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("size", TRANSFORMERS)
+def test_transformers_are_as_large_as_the_manual_says(size: str) -> None:
+    """By the sum of their parts: a block has 19 w^2 + 273 w numbers and a row for each class and for
+    none; docs: about 1, 3, 11, 35 million."""
+    config = transformer_preset(size, channels=3, image_size=(32, 32), classes=10)
+    w, count = config.width, parameter_count(config)
+    block = 19 * w**2 + (256 + 17) * w + 11 * w
+    ends = (12 * w + w) + (2 * w * w + 2 * w) + (w * 12 + 12)
+    assert count == config.layers * block + ends
+    said = dict(zip(TRANSFORMERS, (1, 3, 11, 35), strict=True))
+    assert 0.7 * said[size] < count / 1e6 < 1.2 * said[size]
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch"),
+    [
+        ((8, 8), 2),
+        ((28, 28), 2),
+        ((32, 32), 2),
+        ((64, 64), 4),
+        ((256, 256), 16),
+        ((128, 32), 4),
+        ((100, 100), 4),
+        ((7, 8), 1),
+    ],
+)
+def test_patches_grow_with_the_image(image_size: tuple[int, int], patch: int) -> None:
+    """The least power of two of at most 256 tokens, as far as it divides the sides."""
+    config = transformer_preset("dit-tiny", channels=1, image_size=image_size, learned_variance=True)
+    assert (config.patch, config.out_channels) == (patch, 2)
+    x = torch.zeros(1, 1, *image_size)
+    with torch.no_grad():
+        assert build(config)(x, torch.zeros(1)).shape == (1, 2, *image_size)
+
+
+def test_an_unknown_transformer_is_refused() -> None:
+    with pytest.raises(SettingsError, match="dit-tiny, dit-small, dit-base, dit-large"):
+        transformer_preset("dit-huge", channels=3, image_size=(32, 32))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")

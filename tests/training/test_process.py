@@ -206,6 +206,7 @@ def test_predictions_and_schedules_are_those_of_the_card(data: DataSet, betas: P
 RUNS = [
     {"schedule": "ve"},
     {"schedule": "own", "zero_snr": True, "shift": 2.0},
+    {"schedule": "cosine", "model": "dit-tiny"},
     {"schedule": "sigmoid", "shift": 2.0},
     {"schedule": "constant", "prediction": "score"},
     {"schedule": "cosine", "prediction": "mean"},
@@ -221,7 +222,7 @@ RUNS = [
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(s, marks=[pytest.mark.slow] if i > 1 else [], id=" ".join(map(str, s.values())))
+        pytest.param(s, marks=[pytest.mark.slow] if i > 2 else [], id=" ".join(map(str, s.values())))
         for i, s in enumerate(RUNS)
     ],
 )
@@ -230,7 +231,7 @@ def test_a_run_trains_resumes_samples_and_replays(
 ) -> None:
     if said["schedule"] == "own":
         said = said | {"schedule": str(betas)}
-    settings = pixels(data, model="tiny", train={"steps": 4, "batch": 4, "averages": 0}, **said)
+    settings = pixels(data, train={"steps": 4, "batch": 4, "averages": 0}, **said)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert len(list(train_run(data, settings, whole, sample_share=0.0))) == 4
     seen = 0

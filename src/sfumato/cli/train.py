@@ -24,7 +24,9 @@ def train(
     ),
     resume: str = typer.Option("auto", help="auto: go on with a run that is there; never: refuse one."),
     restart: bool = typer.Option(False, help="Begin anew; only in an empty folder."),
-    model: str | None = typer.Option(None, help="tiny, small, base or large.", rich_help_panel=_MODEL),
+    model: str | None = typer.Option(
+        None, help="A U-Net: tiny, small, base or large; or dit-tiny ... dit-large.", rich_help_panel=_MODEL
+    ),
     schedule: str = typer.Option(
         "cosine",
         help="A table: cosine, linear, scaled-linear, constant, or a .json file of betas or alpha_bars. A "
@@ -49,13 +51,19 @@ def train(
         False, "--self-conditioning", help="Show the model its last estimate.", rich_help_panel=_MODEL
     ),
     dropout: float | None = typer.Option(None, help="Share of activations dropped.", rich_help_panel=_MODEL),
+    skips: bool = typer.Option(
+        True, "--skips/--no-skips", help="A U-Net's connections across.", rich_help_panel=_MODEL
+    ),
+    checkpointing: bool = typer.Option(
+        False, "--checkpointing", help="Less memory, a third more time.", rich_help_panel=_MODEL
+    ),
     weight: str | None = typer.Option(
         None,
         help="simple, x0, v, flow, min-snr, p2, sigmoid, edm, inverse-variance, ddpm or bound.",
         rich_help_panel=_LOSS,
     ),
-    gamma: float = typer.Option(5.0, help="Of min-snr.", rich_help_panel=_LOSS),
-    bias: float = typer.Option(0.0, help="Of sigmoid: a log-SNR.", rich_help_panel=_LOSS),
+    gamma: float | None = typer.Option(None, help="Of min-snr. [5]", rich_help_panel=_LOSS),
+    bias: float | None = typer.Option(None, help="Of sigmoid: a log-SNR. [0]", rich_help_panel=_LOSS),
     huber: float = typer.Option(
         0.0, help="Pseudo-Huber loss with this c in place of squares; 0: squares.", rich_help_panel=_LOSS
     ),
@@ -105,8 +113,8 @@ def train(
         help="Show it what to finish: upscale:4, inpaint, colourise, edges, deblur; several by commas.",
         rich_help_panel=_TOLD,
     ),
-    drop: float = typer.Option(
-        0.1, help="How often what it is told is hidden, for guidance.", rich_help_panel=_TOLD
+    drop: float | None = typer.Option(
+        None, help="How often what it is told is hidden, for guidance. [0.1]", rich_help_panel=_TOLD
     ),
     batch: int | None = typer.Option(None, help="Pictures in one step.", rich_help_panel=_STEP),
     accumulate: int = typer.Option(1, help="Parts that a batch is computed in.", rich_help_panel=_STEP),
@@ -120,7 +128,7 @@ def train(
         0.01, help="The last learning rate, as a share of the highest.", rich_help_panel=_STEP
     ),
     optimiser: str = typer.Option("adamw", help="adamw or sgld.", rich_help_panel=_STEP),
-    temperature: float = typer.Option(1e-7, help="Of sgld.", rich_help_panel=_STEP),
+    temperature: float | None = typer.Option(None, help="Of sgld. [1e-7]", rich_help_panel=_STEP),
     weight_decay: float = typer.Option(0.01, help="Of matrices and kernels.", rich_help_panel=_STEP),
     clip: float = typer.Option(1.0, help="Largest norm of the gradient; 0 for any.", rich_help_panel=_STEP),
     ema: float | None = typer.Option(
@@ -204,7 +212,7 @@ def train(
         from sfumato.cli.shown import Shown, trackers
         from sfumato.data.prepare import prepare
         from sfumato.errors import SettingsError
-        from sfumato.networks import SIZES
+        from sfumato.networks import MODELS
         from sfumato.training.crew import joined
         from sfumato.training.device import choose_device, choose_precision
         from sfumato.training.recipes import pixels
@@ -219,8 +227,8 @@ def train(
             )
         habits = Habits(device, workers, save_every, save_minutes, keep)
         where = choose_device(device)
-        if model is not None and model not in SIZES:
-            raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {model!r}")
+        if model is not None and model not in MODELS:
+            raise SettingsError(f"--model is one of {', '.join(MODELS)}, not {model!r}")
         said = {
             "steps": steps, "images": images, "minutes": minutes, "batch": batch, "lr": lr, "ema": ema,
             "weight": weight, "validate": validate, "patience": patience, "warmup": warmup,
@@ -240,7 +248,8 @@ def train(
                 room=crop, hold_out=hold_out, cache=cache, progress=show.reading(asked), aligned=picture,
             )  # fmt: skip
         settings = pixels(
-            pictures, device=where.type, model=model, dropout=dropout,
+            pictures, device=where.type, model=model, dropout=dropout, skips=skips,
+            checkpointing=checkpointing,
             train={k: v for k, v in {**said, **fixed}.items() if v is not None},
             schedule=schedule, shift=shift, zero_snr=zero_snr, prediction=prediction,
             learned_variance=learned_variance, self_conditioning=self_conditioning, adversarial=adversarial,

@@ -7,12 +7,13 @@ DiTTransformer2DModel wherever these can express the network, so weights load bo
 
 from sfumato.networks.classifier import Classifier, ClassifierConfig
 from sfumato.networks.dit import DiT, DiTConfig
-from sfumato.networks.presets import SIZES, preset, text_preset
+from sfumato.networks.presets import MODELS, SIZES, learning_rate, preset, text_preset, transformer_preset
 from sfumato.networks.settings import Config, build, from_json, parameter_count, to_json
 from sfumato.networks.unet import UNet
 from sfumato.networks.unet_config import UNetConfig
 
 __all__ = [
+    "MODELS",
     "SIZES",
     "Classifier",
     "ClassifierConfig",
@@ -23,8 +24,10 @@ __all__ = [
     "UNetConfig",
     "build",
     "from_json",
+    "learning_rate",
     "parameter_count",
     "preset",
     "text_preset",
     "to_json",
+    "transformer_preset",
 ]

@@ -1,10 +1,11 @@
-"""Networks of four sizes, fitted to the images."""
+"""U-Nets and transformers of four sizes, fitted to the images."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from sfumato.networks.dit import DiTConfig
 from sfumato.networks.limits import check
 from sfumato.networks.text import TextConfig
 from sfumato.networks.unet_config import UNetConfig
@@ -30,6 +31,30 @@ SIZES: dict[str, Size] = {
 }
 """About 0.7, 3, 9 and 37 million parameters for images of 32 x 32."""
 
+
+@dataclass(frozen=True)
+class Transformer:
+    """A size of transformers: heads and their channels, layers, and how fast it may learn (AdamW)."""
+
+    heads: int
+    head_channels: int
+    layers: int
+    learning_rate: float
+
+
+TRANSFORMERS: dict[str, Transformer] = {
+    "dit-tiny": Transformer(3, 32, 4, 1e-3),
+    "dit-small": Transformer(5, 32, 6, 6e-4),
+    "dit-base": Transformer(4, 64, 8, 4e-4),
+    "dit-large": Transformer(6, 64, 12, 2e-4),
+}
+"""About 0.8, 3, 11 and 35 million parameters; the last is DiT-S of Peebles & Xie (2023)."""
+
+MODELS = (*SIZES, *TRANSFORMERS)
+"""All networks that have a name: U-Nets, then transformers."""
+MOST_TOKENS = 256
+"""A transformer's patches grow with the image, so that it is about so many: 32 x 32 in patches of 2."""
+
 COARSEST = 8
 """The side, in pixels, at which a network has its most channels, and its attention."""
 
@@ -48,6 +73,8 @@ def preset(
     picture: int = 0,
     conditioning: str = "add",
     class_input: str = "embedding",
+    skips: bool = True,
+    checkpointing: bool = False,
 ) -> UNetConfig:
     """The U-Net of a size for images (channels, *image_size), (height, width).
 
@@ -59,7 +86,8 @@ def preset(
     `class_input` say how all this and a class enter (see `UNetConfig`). With a context (a
     caption) of this width the attention looks at it too, in the middle always: it is still at the coarse
     resolutions alone, so it costs little on a CPU; as a whole the caption enters everywhere, beside the time
-    (Nichol et al. 2022). UNet2DConditionModel expresses both.
+    (Nichol et al. 2022). UNet2DConditionModel expresses both. `skips` and `checkpointing` are those of
+    `UNetConfig`.
     """
     check("preset", size in SIZES, f"the size must be one of {', '.join(SIZES)}, not {size[:40]!r}")
     check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
@@ -88,7 +116,52 @@ def preset(
         context_heads=None if context_dim is None else context_dim // math.gcd(64, context_dim),
         conditioning=conditioning,
         class_input=class_input,
+        skips=skips,
+        checkpointing=checkpointing,
     )
+
+
+def transformer_preset(
+    size: str,
+    *,
+    channels: int,
+    image_size: tuple[int, int],
+    classes: int | None = None,
+    learned_variance: bool = False,
+    self_conditioned: bool = False,
+    dropout: float = 0.0,
+    picture: int = 0,
+    checkpointing: bool = False,
+) -> DiTConfig:
+    """The DiT of a size for images (channels, *image_size), (height, width): patches of 2, or of the least
+    power of two with which the image is at most `MOST_TOKENS` of them, as far as it divides both sides. It is
+    told a class, and with classes there is one for none. The other words are those of `preset`."""
+    known = ", ".join(TRANSFORMERS)
+    check("preset", size in TRANSFORMERS, f"the size must be one of {known}, not {size[:40]!r}")
+    check("preset", min(image_size) > 0, f"the image's size must be positive, not {image_size}")
+    chosen, (height, width) = TRANSFORMERS[size], image_size
+    patch = 1
+    while height % (2 * patch) == width % (2 * patch) == 0 and (
+        patch == 1 or height * width > MOST_TOKENS * patch**2
+    ):
+        patch *= 2
+    return DiTConfig(
+        in_channels=(2 * channels if self_conditioned else channels) + picture,
+        out_channels=2 * channels if learned_variance else channels,
+        image_size=max(image_size),
+        patch=patch,
+        heads=chosen.heads,
+        head_channels=chosen.head_channels,
+        layers=chosen.layers,
+        dropout=dropout,
+        classes=classes,
+        checkpointing=checkpointing,
+    )
+
+
+def learning_rate(model: str) -> float:
+    """How fast a network of this name may learn, by AdamW."""
+    return SIZES[model].learning_rate if model in SIZES else TRANSFORMERS[model].learning_rate
 
 
 def text_preset(size: str, vocabulary: int, length: int, end: int) -> TextConfig:

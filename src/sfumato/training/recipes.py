@@ -10,18 +10,20 @@ import torch
 
 from sfumato.bound import Bins
 from sfumato.card import Card, DataSettings, ImageSettings
+from sfumato.conditions.schema import Conditions
 from sfumato.data.augment import Augment
 from sfumato.data.dataset import DataSet
 from sfumato.errors import SettingsError
-from sfumato.networks import SIZES, preset
+from sfumato.networks import MODELS, SIZES, Config, preset, transformer_preset
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
-from sfumato.records.conditions import describe_attributes, describe_shown
+from sfumato.records.conditions import AnyText, describe_attributes, describe_shown
 from sfumato.records.schedules import make_schedule
 from sfumato.schedules import Schedule
 from sfumato.training import unsaid
 from sfumato.training.adversarial import Adversarial
 from sfumato.training.companion import Companion
+from sfumato.training.idle import check_idle
 from sfumato.training.learned_schedule import LearnedSchedule
 from sfumato.training.objectives import Objective, Sum
 from sfumato.training.process import TABLES, WHOLE, Process
@@ -45,6 +47,8 @@ class RunSettings:
     self_conditioning: bool = False
     adversarial: float | int = 0.0
     dropout: float = 0.0
+    skips: bool = True
+    checkpointing: bool = False
     flip: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
@@ -64,13 +68,32 @@ class RunSettings:
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if self.model not in SIZES:
-            raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {self.model!r}")
+        self._check_network()
         if not 0 <= self.dropout < 1 or not 0 <= self.balance <= 1:
             raise SettingsError("--dropout must be in [0, 1) and --balance in [0, 1]")
         _ = self.process
         self._check_learned()
         self._check_metrics()
+
+    def _check_network(self) -> None:
+        """Raises SettingsError for a network that is not known, and for what a transformer does not have."""
+        if self.model not in MODELS:
+            raise SettingsError(f"--model is one of {', '.join(MODELS)}, not {self.model!r}")
+        if self.model in SIZES:
+            return
+        has_not = {
+            "--text": self.text != "none",
+            "--attribute": bool(self.attributes),
+            "--conditioning": self.conditioning != "add",
+            "--class-input": self.class_input != "embedding",
+            "--no-skips": not self.skips,
+        }
+        for option, asked in has_not.items():
+            if asked:
+                raise SettingsError(
+                    f"{option} is of U-Nets, and --model {self.model} is a transformer, which is told a "
+                    f"class alone: leave it out, or choose {', '.join(SIZES)}"
+                )
 
     def _check_metrics(self) -> None:
         """Raises SettingsError for looks at nothing, and for a best that is not looked for."""
@@ -157,20 +180,7 @@ class RunSettings:
         names = None if can.classes is None else can.classes.names
         picture = None if can.shown is None else describe_shown(can.shown)
         process = self.process
-        network = preset(
-            self.model,
-            channels=channels,
-            image_size=(height, width),
-            classes=len(names) if names else None,
-            learned_variance=self.learned_variance,
-            self_conditioned=self.self_conditioning,
-            dropout=self.dropout,
-            conditioning=self.conditioning,
-            class_input=self.class_input,
-            vector=can.attributes.width or None,
-            context_dim=None if text is None else text.width,
-            picture=0 if picture is None else picture.channels,
-        )
+        network = self._network(data.shape, can, 0 if picture is None else picture.channels, text)
         bits = 8 * data.pixels.dtype.itemsize
         return Card.of(
             network=network,
@@ -188,6 +198,32 @@ class RunSettings:
             clip=True,
             sampler=unsaid.sampler({"learned_variance": self.learned_variance}),
             data=DataSettings(fingerprint=data.fingerprint, images=len(data.train), held_out=len(data.held)),
+        )
+
+    def _network(
+        self, shape: tuple[int, int, int], can: Conditions, picture: int, text: AnyText | None
+    ) -> Config:
+        """The network for pictures of this shape that is told all this."""
+        common: dict[str, Any] = {
+            "channels": shape[0],
+            "image_size": shape[1:],
+            "classes": None if can.classes is None else len(can.classes.names),
+            "learned_variance": self.learned_variance,
+            "self_conditioned": self.self_conditioning,
+            "dropout": self.dropout,
+            "picture": picture,
+            "checkpointing": self.checkpointing,
+        }
+        if self.model not in SIZES:
+            return transformer_preset(self.model, **common)
+        return preset(
+            self.model,
+            conditioning=self.conditioning,
+            class_input=self.class_input,
+            vector=can.attributes.width or None,
+            context_dim=None if text is None else text.width,
+            skips=self.skips,
+            **common,
         )
 
     def companions(self, card: Card) -> tuple[Companion, ...]:
@@ -245,8 +281,8 @@ def pixels(
         reasons.append(
             f"model {model}: what {'a CPU' if device == 'cpu' else 'a GPU'} trains in reasonable time"
         )
-    if model not in SIZES:
-        raise SettingsError(f"--model is one of {', '.join(SIZES)}, not {model!r}")
+    if model not in MODELS:
+        raise SettingsError(f"--model is one of {', '.join(MODELS)}, not {model!r}")
     if all(said.get(name) is None for name in ("steps", "images", "minutes")):
         said["minutes"] = 20 if device == "cpu" else 120
         reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
@@ -254,6 +290,10 @@ def pixels(
     others, why = unsaid.process(others, height, width)
     reasons += why
     reasons += unsaid.loss(said, others)
+    if text == "auto" and model not in SIZES:
+        text = "none"
+        if any(data.captions or ()):
+            reasons.append(f"text none: {model} is a transformer, which is told a class alone")
     told_of, why = settled(data, text, attributes, others)
     reasons += why
     if not told_of.anything(data):
@@ -265,6 +305,13 @@ def pixels(
     reasons += unsaid.looks(said, others, len(data.held) > 0)
     others = {**others, **vars(told_of)}
     settings = RunSettings(TrainSettings.from_json(said), model=model, dropout=dropout, **others)
+    check_idle(
+        train or {},
+        settings.train,
+        told=told_of.anything(data),
+        classes=settings.class_input == "embedding" or (data.classes > 0 and settings.classes),
+        colours=settings.saturation == 0 or channels >= 3,
+    )
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
     last = settings.curve().level(torch.ones((), dtype=torch.float64))
     left = float(last.alpha / last.norm)

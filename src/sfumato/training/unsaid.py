@@ -8,7 +8,7 @@ from typing import Any
 
 from sfumato.card import SamplerSettings
 from sfumato.errors import SettingsError
-from sfumato.networks import SIZES
+from sfumato.networks import learning_rate
 
 SAMPLES = 1000
 """Pictures that a judge looks at."""
@@ -24,15 +24,16 @@ _SIDE = 64
 def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
     """The batch, the learning rate, the average."""
     reasons: list[str] = []
-    said.setdefault("batch", min(_BATCHES[model], max(8, images)))
+    size = model.removeprefix("dit-")
+    said.setdefault("batch", min(_BATCHES[size], max(8, images)))
     if said["batch"] < 1:
         raise SettingsError(f"--batch must be at least 1, not {said['batch']}")
     if "lr" not in said:
-        said["lr"] = SIZES[model].learning_rate * math.sqrt(said["batch"] / _BATCHES[model])
+        said["lr"] = learning_rate(model) * math.sqrt(said["batch"] / _BATCHES[size])
         reasons.append(
             f"learning rate {said['lr']:.2g}: for a {model} network and a batch of {said['batch']}"
         )
-    said.setdefault("ema", _DECAYS[model])
+    said.setdefault("ema", _DECAYS[size])
     return reasons
 
 
