@@ -83,7 +83,9 @@ def _quality(run: Stored) -> Iterator[Advice]:
     said += ". Its pictures can be told from real ones."
     if run.tuned is None:
         todo = "First a better sampler, or more steps; then longer training; a larger network after that."
-        yield Advice("warning", "quality", said, todo, f"sfumato tune-sampler {run.path}")
+        yield Advice(
+            "warning", "quality", said, todo, f"sfumato tune-sampler {run.path} --metric kid --data DATA"
+        )
     else:
         yield Advice("warning", "quality", said, "Longer training, and a larger network after that.")
 
