@@ -158,9 +158,9 @@ def test_defaults_follow_from_the_process(data: DataSet) -> None:
     assert pixels(data).shift == 1.0
     from sfumato.training import unsaid
 
-    assert unsaid.process({}, 256, 256)[0]["shift"] == 4.0
-    assert unsaid.process({"schedule": "linear"}, 256, 256)[0]["shift"] == 1.0
-    assert unsaid.process({"shift": 1.0}, 256, 256)[0]["shift"] == 1.0
+    assert unsaid.placed({}, 256, 256)[0]["shift"] == 4.0
+    assert unsaid.placed({"schedule": "linear"}, 256, 256)[0]["shift"] == 1.0
+    assert unsaid.placed({"shift": 1.0}, 256, 256)[0]["shift"] == 1.0
     assert any("--zero-snr" in reason for reason in pixels(data, schedule="scaled-linear").reasons)
     assert not any("greyer" in r for r in pixels(data, schedule="scaled-linear", zero_snr=True).reasons)
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import torch
-
 from sfumato.bound import Bins
 from sfumato.card import Card, DataSettings, ImageSettings
 from sfumato.conditions.schema import Conditions
@@ -287,7 +285,7 @@ def pixels(
         said["minutes"] = 20 if device == "cpu" else 120
         reasons.append(f"{said['minutes']} minutes: no length was given (--minutes, --steps or --images)")
     reasons += unsaid.pace(said, model, images)
-    others, why = unsaid.process(others, height, width)
+    others, why = unsaid.placed(others, height, width)
     reasons += why
     reasons += unsaid.loss(said, others)
     if text == "auto" and model not in SIZES:
@@ -313,14 +311,7 @@ def pixels(
         colours=settings.saturation == 0 or channels >= 3,
     )
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
-    last = settings.curve().level(torch.ones((), dtype=torch.float64))
-    left = float(last.alpha / last.norm)
-    if left > 0.01 and settings.schedule != "ve":
-        reasons.append(
-            f"the {settings.schedule} schedule ends with {left:.3f} of the signal left, so very dark and "
-            "very bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
-            + (", nor has a table with --zero-snr" if settings.process.is_table else "")
-        )
+    reasons += unsaid.end(settings.process)
     shown = data.classes and settings.classes
     about = f"{images} pictures of {size}" + (f", {data.classes} classes" if shown else "")
     return replace(settings, reasons=(about, *reasons))

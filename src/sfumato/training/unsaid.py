@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from sfumato.card import SamplerSettings
 from sfumato.errors import SettingsError
 from sfumato.networks import learning_rate
+from sfumato.training.process import Process
 
 SAMPLES = 1000
 """Pictures that a judge looks at."""
@@ -37,7 +40,7 @@ def pace(said: dict[str, Any], model: str, images: int) -> list[str]:
     return reasons
 
 
-def process(others: Mapping[str, Any], height: int, width: int) -> tuple[dict[str, Any], list[str]]:
+def placed(others: Mapping[str, Any], height: int, width: int) -> tuple[dict[str, Any], list[str]]:
     """The other settings with the prediction and the shift of the schedule. Pictures above 64 pixels a side
     want the cosine schedule as much noisier as they are larger (Hoogeboom et al. 2023)."""
     reasons: list[str] = []
@@ -53,6 +56,19 @@ def process(others: Mapping[str, Any], height: int, width: int) -> tuple[dict[st
         if out["shift"] != 1:
             reasons.append(f"shift {times:g}: the cosine schedule is in its place at {_SIDE} pixels a side")
     return out, reasons
+
+
+def end(process: Process) -> list[str]:
+    """What a schedule that does not end in pure noise does to brightness."""
+    last = process.curve().level(torch.ones((), dtype=torch.float64))
+    left = float(last.alpha / last.norm)
+    if left <= 0.01 or process.schedule == "ve":
+        return []
+    return [
+        f"the {process.schedule} schedule ends with {left:.3f} of the signal left, so very dark and very "
+        "bright pictures come out greyer than they are (Lin et al. 2024): cosine has no such limit"
+        + (", nor has a table with --zero-snr" if process.is_table else "")
+    ]
 
 
 def loss(said: dict[str, Any], others: Mapping[str, Any]) -> list[str]:
