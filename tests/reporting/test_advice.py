@@ -133,6 +133,10 @@ def test_classes_and_kinds_that_are_left_out_are_named() -> None:
     assert "dog, ox" in said(run, "left-out")
     assert "--balance 0" in said(run, "left-out")
     assert "asked for of" in said(but(coverage=records.coverage(("ox",), "what was asked for")), "left-out")
+    column = records.coverage(("ox",))
+    column["groups"][0]["name"] = "style"
+    assert "By style" in said(but(coverage=column), "left-out")
+    assert "--balance" not in said(but(coverage=column), "left-out")
     assert "too few of 3, which are 6.0%" in said(but(coverage=records.coverage(modes=3)), "left-out")
     assert kinds(but(coverage=records.coverage(modes=None)))["left-out"] == "good"
     few = records.coverage()
@@ -141,7 +145,10 @@ def test_classes_and_kinds_that_are_left_out_are_named() -> None:
 
 
 def test_little_data_and_none_held_out_are_told() -> None:
-    assert kinds(records.run(said=records.card(held_out=0)))["held-out"] == "warning"
+    whole = records.run(said=records.card(held_out=0))
+    assert kinds(whole)["held-out"] == "warning"
+    unseen = replace(whole, parts={name: part for name, part in whole.parts.items() if name != "novelty"})
+    assert "unmeasured" not in kinds(unseen)
     assert kinds(records.run(said=records.card(images=200)))["few"] == "note"
 
 

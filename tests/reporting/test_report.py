@@ -20,6 +20,7 @@ from sfumato.files import write_json
 from sfumato.noise import Noise
 from sfumato.reporting.chart import Line, chart, pieces, powers, ticks
 from sfumato.reporting.energy import duration, estimate
+from sfumato.reporting.page import options
 from sfumato.reporting.picked import pick
 from sfumato.reporting.report import report, write_report
 from sfumato.reporting.stored import Stored, add_records, read_records, stored
@@ -107,6 +108,11 @@ def test_every_string_from_outside_stays_text(full: Stored) -> None:
     assert "49" not in re.findall(r"x(\d\d)", page.text)
     assert page.text.count("alert('x')") >= 12
     assert "<b>" in page.text  # the run's own name, as text
+
+
+def test_options_stand_out_and_their_text_stays_text() -> None:
+    shown = str(options("Train with --hold-out 0.05. Or <b> --flip."))
+    assert shown == "Train with <code>--hold-out 0.05</code>. Or &lt;b&gt; <code>--flip</code>."
 
 
 def test_nothing_is_fetched(full: Stored) -> None:

@@ -188,14 +188,15 @@ def _left_out(run: Stored) -> Iterator[Advice]:
         if not names:
             continue
         listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-        what = "asked for" if asked else "in the data"
-        yield Advice(
-            "warning", "left-out",
-            f"By {one['name']}, it makes less than half as many as {what} of: {listed}.",
-            "More pictures of these help most, then training in which each class is seen equally often"
-            + ("." if asked else "; sfumato sample --balanced evens out what is drawn."),
-            "sfumato train DATA --out RUN --balance 0",
-        )  # fmt: skip
+        said = f"By {one['name']}, it makes less than half as many as "
+        said += f"{'asked for' if asked else 'in the data'} of: {listed}."
+        todo = "More pictures of these help most, then "
+        if one["name"] != "class":
+            yield Advice("warning", "left-out", said, f"{todo}longer training.")
+            continue
+        todo += "training in which each class is seen equally often"
+        todo += "." if asked else "; sfumato sample --balanced evens out what is drawn."
+        yield Advice("warning", "left-out", said, todo, "sfumato train DATA --out RUN --balance 0")
     kinds = _kinds(found["modes"] or {})
     if kinds:
         yield Advice("warning", "left-out", kinds, "Longer training and less guidance make it more various.")
@@ -220,10 +221,14 @@ def _kinds(modes: Mapping[str, Any]) -> str:
     return ""
 
 
+def _all_trained_on(run: Stored) -> bool:
+    return run.card.data.images > 0 and not run.card.data.held_out
+
+
 def _not_held_out(run: Stored) -> Iterator[Advice]:
-    if run.card.data.images and not run.card.data.held_out:
+    if _all_trained_on(run):
         yield Advice(
-            "warning", "held-out", "No picture was held out: whether it overfits cannot be told.",
+            "warning", "held-out", "No picture was held out: whether it overfits or copies cannot be told.",
             "Train with --hold-out 0.05.",
         )  # fmt: skip
 
@@ -280,6 +285,8 @@ def _unmeasured(run: Stored) -> Iterator[Advice]:
         "coverage": "which classes it leaves out",
         "losses": "whether it overfits",
     }
+    if _all_trained_on(run):
+        del names["novelty"]  # it cannot be
     missing = [words for name, words in names.items() if name not in run.parts]
     missing += [] if run.records else ["how far its pictures are from real ones"]
     if missing:

@@ -30,7 +30,8 @@ def fill(template: str, **values: Any) -> str:
 
 def options(text: str) -> Markup:
     """Text in which options of a command, such as --flip, stand out and are not broken."""
-    return Markup(re.sub(r"(?<!\S)(--[a-z-]+(?: [0-9.]+)?)", r"<code>\1</code>", escape(text)))
+    plain = str(escape(text))  # of Markup, re.sub would escape what it puts in
+    return Markup(re.sub(r"(?<!\S)(--[a-z-]+(?: \d+(?:\.\d+)?)?)", r"<code>\1</code>", plain))
 
 
 def sha256_source(text: str) -> str:
