@@ -9,7 +9,7 @@ import typer
 from sfumato.cli.blind import blind, votes
 from sfumato.cli.demo import demo
 from sfumato.cli.edit import app as edit
-from sfumato.cli.evaluate import compare, evaluate, report
+from sfumato.cli.evaluate import InContext, compare, evaluate, report
 from sfumato.cli.inspect import inspect
 from sfumato.cli.look import look
 from sfumato.cli.replay import replay
@@ -62,7 +62,7 @@ app.add_typer(edit)
 app.command()(replay)
 app.command()(inspect)
 app.command()(look)
-app.command()(evaluate)
+app.command(cls=InContext)(evaluate)
 app.command()(compare)
 app.command()(report)
 app.command()(blind)

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from typer.core import TyperCommand
 
 _PARTS, _LIKELIHOOD, _SAID = "Parts", "Likelihood", "Said"
 _OF_A_RUN = ("number", "resize", "crop", "weights")
+
+
+class InContext(TyperCommand):
+    """A command that is told its own context, of the kind that its annotation names."""
+
+    context_class = typer.Context
 
 
 def evaluate(
