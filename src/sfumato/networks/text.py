@@ -202,8 +202,8 @@ class TextBody(nn.Module):
 class TextTransformer(nn.Module):
     """tokens (B, N) int64 -> TextStates; a caption's pooled state is that of its first end token.
 
-    It starts with CLIP's initial weights, but for larger embeddings. What follows the end changes neither the states before it nor the
-    pooled one, because no token sees a later one.
+    It starts with CLIP's initial weights, but for larger embeddings. What follows the end changes neither
+    the states before it nor the pooled one, because no token sees a later one.
     """
 
     def __init__(self, config: TextConfig) -> None:
