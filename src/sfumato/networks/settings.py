@@ -17,7 +17,7 @@ from sfumato.networks.unet_config import UNetConfig
 
 Config = UNetConfig | DiTConfig
 C = TypeVar("C", UNetConfig, DiTConfig, ClassifierConfig)
-_LATER = {"vector"}
+_LATER = {"vector", "context_heads"}
 
 
 def build(config: Config) -> nn.Module:
