@@ -253,7 +253,7 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
 PEERS = {"diffusers": diffusers, "azula": azula, "lucidrains": lucidrains, "smalldiffusion": smalldiffusion}
 
 
-def worker(name: str, source: str, minutes: float, seed: int) -> None:
+def worker(name: str, source: str, minutes: float, seed: int, samples: int) -> None:
     """Trains for as many seconds as each line of its input says; "end PATH" asks for the results."""
     torch.manual_seed(seed)
     data = prepare(source, hold_out=0.05)
@@ -272,11 +272,11 @@ def worker(name: str, source: str, minutes: float, seed: int) -> None:
             trained, last = trained + now - last, now
         print(trained, flush=True)
     me.settle()
-    print(me.steps, *results(me, data, line.split()[1]), flush=True)
+    print(me.steps, *results(me, data, line.split()[1], samples), flush=True)
 
 
 @torch.no_grad()
-def results(me: Contestant, data: DataSet, path: str) -> tuple[float, float, float]:
+def results(me: Contestant, data: DataSet, path: str, samples: int) -> tuple[float, float, float]:
     """The held-out epsilon-loss, KID and KID's standard error."""
     x0 = data.held_out(256).images
     eps = Noise(tuple(range(len(x0)))).normal(x0.shape[1:], "quality")
@@ -294,7 +294,10 @@ def results(me: Contestant, data: DataSet, path: str) -> tuple[float, float, flo
         return ((x - s * me.eps(x, level.log_snr)) / a).clamp(-1, 1)
 
     drawn = torch.cat(
-        [sample(Exact(belief), data.shape, plan, Multistep(), range(i, i + 100)) for i in range(0, 1000, 100)]
+        [
+            sample(Exact(belief), data.shape, plan, Multistep(), range(i, i + 100))
+            for i in range(0, samples, 100)
+        ]
     )
     features = judge(data, path)
     real = data.images(data.train[: len(drawn)])
@@ -344,17 +347,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--peers", default="diffusers,azula,lucidrains,smalldiffusion")
+    parser.add_argument("--samples", type=int, default=1000, help="drawn for KID, in hundreds")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     source = str(options.cifar or "digits")
     if options.worker:
-        return worker(options.worker[0], source, options.minutes, int(options.worker[1]))
+        return worker(options.worker[0], source, options.minutes, int(options.worker[1]), options.samples)
     names: Sequence[str] = ["sfumato", *(p for p in options.peers.split(",") if p)]
     path = Path(tempfile.mkdtemp()) / "judge.safetensors"
     write_tensors(path, train_judge(prepare(source, hold_out=0.05))[0].state_dict())
     print("| | seed | M parameters | steps | epsilon-loss | KID x 1000 |\n|---|---|---|---|---|---|")
     for seed in range(options.seeds):
-        passed = ["--minutes", str(options.minutes), *(["--cifar", source] if options.cifar else [])]
+        passed = ["--minutes", str(options.minutes), "--samples", str(options.samples)]
+        passed += ["--cifar", source] if options.cifar else []
         teams = {
             n: subprocess.Popen(
                 [sys.executable, __file__, *passed, "--worker", n, str(seed)],
