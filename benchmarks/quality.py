@@ -216,11 +216,12 @@ def sfumato(data: DataSet, minutes: float, seed: int) -> Contestant:
     from sfumato.model import Model
 
     c, h, w = data.shape
+    process = settings.process
     model = Model(
         build(preset(size, channels=c, image_size=(h, w))),
-        settings.curve(),
-        settings.kind(),
-        settings.label(),
+        process.curve(),
+        process.kind(),
+        process.label(),
     )
     train = settings.train
     lesson = Lesson(
