@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, ValidationError, model_validator
 
 from sfumato import noise
 from sfumato.conditions.classes import Classes
 from sfumato.conditions.schema import Conditions, Reader
+from sfumato.data.aligned import named
+from sfumato.data.source import Source
 from sfumato.errors import ModelFileError, RunError, SettingsError, SfumatoError
 from sfumato.files import read_json
 from sfumato.model import Label
@@ -63,6 +65,14 @@ FORMAT = 1
 CARD = "sfumato.json"
 _TOLD = ("attributes", "text", "picture")
 """Conditions that came after the first cards: they count, and are written, only where they are."""
+
+
+class Fitting(TypedDict):
+    """Words of `data.prepare.prepare`."""
+
+    size: tuple[int, int]
+    channels: int
+    aligned: str
 
 
 class Card(Part):
@@ -204,6 +214,13 @@ class Card(Part):
     def column(self) -> str:
         """The column of the user's own pictures that the model is shown; "" where it is shown none."""
         return "" if self.picture is None else self.picture.column
+
+    def fitting(self, source: Source) -> Fitting:
+        """How pictures are prepared for this model: `prepare(source, **card.fitting(source))`."""
+        image = self.image
+        return Fitting(
+            size=(image.height, image.width), channels=image.channels, aligned=named(source, self.column)
+        )
 
     @property
     def null_class(self) -> bool:

@@ -11,7 +11,6 @@ from typing import get_args
 import typer
 
 from sfumato.cli.drawing import arrange
-from sfumato.data.aligned import named
 from sfumato.data.bundled import open_source
 from sfumato.data.fit import Resize
 from sfumato.data.prepare import prepare
@@ -67,15 +66,8 @@ def loss(
     fit = next((one for one in get_args(Resize) if one == resize), None)
     if fit is None:
         raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {resize!r}")
-    image, source = run.card.image, open_source(data)
-    ready = prepare(
-        source,
-        size=(image.height, image.width),
-        channels=image.channels,
-        resize=fit,
-        room=crop,
-        aligned=named(source, run.card.column),
-    )
+    source = open_source(data)
+    ready = prepare(source, **run.card.fitting(source), resize=fit, room=crop)
     make_folder(folder)
     found = losses(run, ready, pictures=pictures, seed=seed, batch=batch, told=_tell)
     yield from overfit.reading(found)

@@ -47,7 +47,6 @@ def train_classifier(
     It is kept in RUN/classifier and replaces the one that was there. The run may have classes or none.
     """
     from sfumato.cli.shown import Shown
-    from sfumato.data.aligned import named
     from sfumato.data.augment import Augment
     from sfumato.data.batches import Batches
     from sfumato.data.bundled import open_source
@@ -70,10 +69,8 @@ def train_classifier(
     with listening() as asked:
         stored = open_folder(run)
         image, show, source = stored.card.image, Shown(run, True), open_source(data)
-        pictures = prepare(
-            source, size=(image.height, image.width), channels=image.channels, hold_out=hold_out, cache=cache,
-            progress=show.reading(asked), aligned=named(source, stored.card.column),
-        )  # fmt: skip
+        fitting, told = stored.card.fitting(source), show.reading(asked)
+        pictures = prepare(source, **fitting, hold_out=hold_out, cache=cache, progress=told)
         _check(run, data, pictures.label_names, stored.card)
         school = _school(run, stored, pictures.label_names, settings, model, dropout, where)
         stream, step = Batches(pictures, seed, Augment(flip=flip), balance), None

@@ -163,13 +163,11 @@ def _cost(run: Run) -> int:
 
 
 def _data(run: Run, data: str) -> DataSet:
-    from sfumato.data.aligned import named
     from sfumato.data.bundled import open_source
     from sfumato.data.prepare import prepare
 
-    image, source = run.card.image, open_source(data)
-    size, column = (image.height, image.width), named(source, run.card.column)
-    return prepare(source, size=size, channels=image.channels, aligned=column)
+    source = open_source(data)
+    return prepare(source, **run.card.fitting(source))
 
 
 def _wishes(

@@ -14,7 +14,6 @@ from torch import Tensor
 from sfumato.bound import Bins
 from sfumato.card import Card
 from sfumato.conditions.classes import Classes
-from sfumato.data.aligned import named
 from sfumato.data.bundled import open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.ingest import Progress
@@ -112,15 +111,7 @@ def choose(
         raise SettingsError(f"-n {n}: a figure with its error needs at least {FEWEST} pictures")
     source = data if isinstance(data, Source) else open_source(data)
     image = run.card.image
-    found = prepare(
-        source,
-        size=(image.height, image.width),
-        channels=image.channels,
-        hold_out=0.0,
-        cache=cache,
-        progress=progress,
-        aligned=named(source, run.card.column),
-    )
+    found = prepare(source, **run.card.fitting(source), hold_out=0.0, cache=cache, progress=progress)
     rows, whence = _rows(run, found, split)
     if len(rows) < FEWEST:
         raise SettingsError(f"{found.name}: {len(rows)} pictures {whence}: at least {FEWEST} are needed")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sfumato.card import CARD
-from sfumato.data.aligned import named
 from sfumato.data.bundled import BUNDLED, bundled_name, model_path, open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.fit import Resize
@@ -87,17 +86,9 @@ def subject(
 ) -> Subject:
     """A run and its data, fitted as `train` fits it. Raises DataError, and SettingsError for classes that the
     run does not know."""
-    image, source = run.card.image, open_source(data)
-    found = prepare(
-        source,
-        size=(image.height, image.width),
-        channels=image.channels,
-        resize=resize,
-        room=crop,
-        cache=cache,
-        progress=progress,
-        aligned=named(source, run.card.column),
-    )
+    source = open_source(data)
+    fitting = run.card.fitting(source)
+    found = prepare(source, **fitting, resize=resize, room=crop, cache=cache, progress=progress)
     if run.card.classes is not None and found.label_names != run.card.classes:
         raise SettingsError(
             f"{found.name}: its classes are not those that {run.path} was trained on: give the data that it "
