@@ -157,21 +157,23 @@ def test_features_and_logits_are_torch_fidelitys(
     assert mine.spatial.shape[1] == 2023
 
 
-def test_features_are_pytorch_fids_from_its_published_names_and_its_modules_own(
-    peers: types.SimpleNamespace,
-    weights: dict[str, Tensor],
-    file: Path,
-    bytes_of_pictures: Tensor,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def pytorch_fid(
+    peers: types.SimpleNamespace, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> nn.Module:
+    """Its network, with the weights that it would fetch."""
     monkeypatch.setattr(peers.fid, "load_state_dict_from_url", lambda url, progress: weights)
-    theirs = peers.fid.InceptionV3([3]).eval()
+    return peers.fid.InceptionV3([3]).eval()
+
+
+def test_features_are_pytorch_fids_from_its_published_names_and_its_modules_own(
+    pytorch_fid: nn.Module, file: Path, bytes_of_pictures: Tensor, tmp_path: Path
+) -> None:
     with torch.inference_mode():
-        wanted = theirs(bytes_of_pictures[:2].float() / 255)[0][:, :, 0, 0]
+        wanted = pytorch_fid(bytes_of_pictures[:2].float() / 255)[0][:, :, 0, 0]
     mine = open_extractor("inception", file)
     assert close(mine(unit(bytes_of_pictures[:2])).pooled, wanted) < 1e-4
-    torch.save({f"inception.{name}": t for name, t in theirs.state_dict().items()}, tmp_path / "own.pth")
+    torch.save({f"inception.{name}": t for name, t in pytorch_fid.state_dict().items()}, tmp_path / "own.pth")
     again = open_extractor("inception", tmp_path / "own.pth")(unit(bytes_of_pictures[:1]))
     assert close(again.pooled, wanted[:1]) < 1e-4
     assert again.logits is None  # its module has no classes
@@ -194,15 +196,13 @@ def test_fid_is_that_of_torchmetrics_features(
 @pytest.mark.slow
 def test_fid_of_two_folders_is_that_of_pytorch_fid_on_the_same(
     peers: types.SimpleNamespace,
-    weights: dict[str, Tensor],
+    pytorch_fid: nn.Module,
     file: Path,
     bytes_of_pictures: Tensor,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each package opens the files, PNG and JPEG, and looks at them by itself."""
-    monkeypatch.setattr(peers.fid, "load_state_dict_from_url", lambda url, progress: weights)
-    theirs, mine = peers.fid.InceptionV3([3]), open_extractor("inception", file)
+    mine = open_extractor("inception", file)
     seen: list[Tensor] = []
     own: list[Tensor] = []
     for name, part in (("real", bytes_of_pictures[:3]), ("made", bytes_of_pictures[3:])):
@@ -212,7 +212,7 @@ def test_fid_of_two_folders_is_that_of_pytorch_fid_on_the_same(
             image = Image.fromarray(one.movedim(0, 2).numpy())
             image.save(folder / (f"{i}.jpg" if i == 1 else f"{i}.png"))
         files = sorted(folder.iterdir())
-        seen.append(torch.from_numpy(peers.score.get_activations(files, theirs, 3, num_workers=0)))
+        seen.append(torch.from_numpy(peers.score.get_activations(files, pytorch_fid, 3, num_workers=0)))
         own.append(features_of(of_folder(folder, cache=tmp_path / "cache"), mine).pooled)
     wanted = distance(*seen)
     assert wanted > 1

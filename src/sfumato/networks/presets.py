@@ -97,9 +97,10 @@ def preset(
     kind = "self" if context_dim is None else "cross"
     attention = tuple(kind if side < 1.5 * COARSEST else "none" for side in sides)
     middle = kind if sides[-1] <= 4 * COARSEST or context_dim is not None else "none"
+    ins, outs = _ends(channels, self_conditioned, picture, learned_variance)
     return UNetConfig(
-        in_channels=(2 * channels if self_conditioned else channels) + picture,
-        out_channels=2 * channels if learned_variance else channels,
+        in_channels=ins,
+        out_channels=outs,
         image_size=image_size,
         channels=widths,
         layers=chosen.layers,
@@ -145,9 +146,10 @@ def transformer_preset(
         patch == 1 or height * width > MOST_TOKENS * patch**2
     ):
         patch *= 2
+    ins, outs = _ends(channels, self_conditioned, picture, learned_variance)
     return DiTConfig(
-        in_channels=(2 * channels if self_conditioned else channels) + picture,
-        out_channels=2 * channels if learned_variance else channels,
+        in_channels=ins,
+        out_channels=outs,
         image_size=max(image_size),
         patch=patch,
         heads=chosen.heads,
@@ -157,6 +159,12 @@ def transformer_preset(
         classes=classes,
         checkpointing=checkpointing,
     )
+
+
+def _ends(channels: int, self_conditioned: bool, picture: int, learned_variance: bool) -> tuple[int, int]:
+    """The channels that go in, and those that come out."""
+    ins = (2 * channels if self_conditioned else channels) + picture
+    return ins, 2 * channels if learned_variance else channels
 
 
 def learning_rate(model: str) -> float:
