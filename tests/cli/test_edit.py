@@ -218,6 +218,31 @@ def test_img2img_is_what_the_api_gives(
     assert said.endswith("Denoising strength: 0.5, Edit: img2img")
 
 
+def test_what_is_no_picture_in_the_runs_range_is_refused_by_the_api_too(home: Path) -> None:
+    import torch
+
+    from sfumato.editing.job import bench
+    from sfumato.errors import SettingsError
+
+    run = load(home / "pets", "cpu")
+    b = bench(run, run.recipe(2, steps=6))
+    good = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
+    assert b.rows(good).shape == (2, 1, 8, 8)
+    assert b.each(good * 9).shape == (2, 1, 8, 8)
+    lost = good.clone()
+    lost[0, 0, 0] = float("nan")
+    for wrong, why in {
+        "bytes": (good.add(1).mul(127).byte(), "not uint8 in"),
+        "height, width, channels": (good.permute(1, 2, 0), "(1, H, W)"),
+        "no channel": (good[0], "(1, H, W)"),
+        "0 to 255": (good.add(1).mul(127.5), "from 0 to 255: scale it"),
+        "not a number": (lost, "nan"),
+    }.values():
+        with pytest.raises(SettingsError) as refused:
+            b.rows(wrong)
+        assert why in str(refused.value)
+
+
 def test_an_ensemble_is_two_pictures(
     home: Path, desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch import Tensor
 
 from corpora import small, told
 from sfumato.conditions.classes import Classes
@@ -80,6 +81,12 @@ def test_pictures_of_another_shape_are_refused() -> None:
         ALL.rows([WISH] * 2, PICTURE.expand(3, -1, -1, -1))
     with pytest.raises(SettingsError, match="not told a picture"):
         Conditions().rows([WISH], PICTURE)
+
+
+@pytest.mark.parametrize("wrong", [PICTURE.byte(), PICTURE * float("nan")])
+def test_pictures_that_are_not_of_finite_floats_are_refused(wrong: Tensor) -> None:
+    with pytest.raises(SettingsError, match="finite floats"):
+        ALL.rows([WISH], wrong)
 
 
 def test_it_says_what_is_possible() -> None:

@@ -194,6 +194,8 @@ class Conditions:
                 f"the picture that the model is told must be {(n, *self.shown.shape)}, not "
                 f"{tuple(picture.shape)}"
             )
+        if not picture.is_floating_point() or not bool(picture.isfinite().all()):
+            raise SettingsError("the picture that the model is told must be of finite floats")
         return {"picture": picture.expand(n, -1, -1, -1)}
 
     def _label(self, asked: Asked | None) -> int | None:

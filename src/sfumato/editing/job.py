@@ -19,6 +19,7 @@ from sfumato.editing.tiles import Tiled, Tiling
 from sfumato.errors import SettingsError
 from sfumato.level import Levels
 from sfumato.noise import Noise
+from sfumato.records.facts import ImageSettings
 from sfumato.runs import Recipe, Run
 from sfumato.samplers import Sampler, Walker
 from sfumato.sampling import After, Step, walk
@@ -99,8 +100,14 @@ class Bench:
     noise: Noise
 
     def rows(self, picture: Tensor) -> Tensor:
-        """One picture (C, H, W), or as many as the recipe has, on the run's device: (B, C, H, W)."""
-        many = picture if picture.ndim == 4 else picture[None]
+        """One picture (C, H, W), or as many as the recipe has, on the run's device: (B, C, H, W). Raises
+        SettingsError for what is no picture in the run's range."""
+        check_range(picture, self.run.card.image)
+        return self.each(picture)
+
+    def each(self, x: Tensor) -> Tensor:
+        """The same of noise, whose range is its own."""
+        many = x if x.ndim == 4 else x[None]
         return many.expand(len(self.noise), *many.shape[1:]).to(self.run.device)
 
     def over(self, size: tuple[int, int], condition: Tensor | None = None) -> Bench:
@@ -131,3 +138,21 @@ def bench(run: Run, recipe: Recipe, picture: Tensor | None = None) -> Bench:
     levels = descending(recipe.how(), run.model.schedule, recipe.steps)
     denoise = run.denoiser(recipe, picture)
     return Bench(run, recipe, denoise, counted(recipe.how()), levels, Noise(recipe.seeds))
+
+
+def check_range(picture: Tensor, image: ImageSettings) -> None:
+    """Raises SettingsError unless these are floating-point pictures (..., C, H, W) within the image's range
+    (up to rounding)."""
+    low, high = image.low, image.high
+    slack = 1e-3 * (high - low)
+    if picture.ndim not in (3, 4) or picture.shape[-3] != image.channels or not picture.is_floating_point():
+        raise SettingsError(
+            f"a picture for this model is of floats in the shape ({image.channels}, H, W), not "
+            f"{str(picture.dtype).removeprefix('torch.')} in {tuple(picture.shape)}"
+        )
+    if not bool(((picture >= low - slack) & (picture <= high + slack)).all()):
+        seen = picture.detach().double()
+        raise SettingsError(
+            f"a picture for this model goes from {low:g} to {high:g}, and this one from "
+            f"{float(seen.min()):g} to {float(seen.max()):g}: scale it"
+        )

@@ -73,7 +73,7 @@ def taken_back(easel: Easel, b: Bench, source: Denoiser, strength: float) -> tup
     if shown.dtype.kind == "f":
         if strength != 1:
             raise SettingsError(f"{easel.images[0]} is noise of strength 1: leave --strength out")
-        return b.rows(noise_of(b, shown, easel.images[0])[0]), levels
+        return b.each(noise_of(b, shown, easel.images[0])[0]), levels
     check_plain(b.how)
     picture = b.rows(in_range(b.run, fitted(b.run, shown, easel.images[0], easel.resize)))
     return invert(source, picture, levels).x, levels
