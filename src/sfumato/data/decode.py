@@ -85,7 +85,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before it is decoded; width and height as seen, after EXIF orientation."""
+    """What a file says of itself before it is decoded; width and height as seen, after EXIF orientation.
+
+    mode: as a `Picture`'s, or "LA;16", "RGB;16", "RGBA;16", which only arrays have.
+    """
 
     width: int
     height: int
@@ -94,11 +97,11 @@ class Header:
 
     @property
     def has_alpha(self) -> bool:
-        return self.mode in ("LA", "RGBA")
+        return self.mode.partition(";")[0] in ("LA", "RGBA")
 
     @property
     def has_colour(self) -> bool:
-        return self.mode in ("RGB", "RGBA")
+        return self.mode.partition(";")[0] in ("RGB", "RGBA")
 
 
 def shown(name: str | Path) -> str:
