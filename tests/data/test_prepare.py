@@ -86,6 +86,15 @@ def test_channels_and_depth_come_from_the_data(tmp_path: Path) -> None:
     assert np.abs(luma - colour @ np.array([0.299, 0.587, 0.114])).max() <= 0.51
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_colour_from_an_array_keeps_its_channels_and_depth(tmp_path: Path, channels: int) -> None:
+    deep = np.stack([_noise(8, 8, channels), _noise(8, 8, channels)[::-1]]).astype(np.uint16) * 200
+    np.savez(tmp_path / "deep.npz", images=deep)
+    data = prepare(tmp_path / "deep.npz", hold_out=0)
+    assert (data.channels, data.pixels.dtype.name) == (channels, "uint16")
+    assert np.array_equal(data.pixels, deep)
+
+
 @pytest.mark.parametrize(
     ("sizes", "multiple", "size"),
     [
@@ -219,15 +228,19 @@ def test_a_full_disk_and_a_place_that_cannot_be_written(
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path, own_cache: Path) -> None:
-    old, young = own_cache / ".old-1", own_cache / ".young-1"
-    for left in (old, young):
+    """What is not ours stays, however old: a cache may stand in a folder of other things (`--cache .`)."""
+    old, young = own_cache / f"{cache.UNFINISHED}old-1", own_cache / f"{cache.UNFINISHED}young-1"
+    foreign = own_cache / ".git"
+    for left in (old, young, foreign):
         left.mkdir(parents=True)
         (left / "pixels.bin").write_bytes(b"x")
-    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    for left in (old, foreign):
+        os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
     write_good(tmp_path / "data", 3)
     prepare(tmp_path / "data")
     assert not old.exists()
     assert young.exists()
+    assert (foreign / "pixels.bin").exists()
 
 
 def _in_a_process(root: str, place: str, gate: object, out: object) -> None:

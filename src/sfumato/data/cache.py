@@ -27,6 +27,8 @@ VERSION = 1
 """Raised whenever the same pictures would be cached differently."""
 
 _STALE = 24 * 3600
+UNFINISHED = ".sfumato-unfinished-"
+"""Begins the names of folders that are not caches yet, or no more: only these are ever swept away."""
 
 
 def default_root() -> Path:
@@ -65,7 +67,7 @@ def write(folder: Path, need: int, build: Callable[[Path], dict[str, Any]]) -> N
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
         _check_space(root, need)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=root))
+        building = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{folder.name[:40]}-", dir=root))
     except OSError as error:
         raise DataError(_cannot(root, error)) from None
     try:
@@ -91,7 +93,7 @@ def _install(building: Path, folder: Path) -> None:
                 return
             if not folder.exists():
                 raise
-            aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
+            aside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}damaged-", dir=folder.parent))
             with contextlib.suppress(OSError):  # another process may have moved it first
                 folder.rename(aside / "cache")
             shutil.rmtree(aside, ignore_errors=True)
@@ -100,7 +102,7 @@ def _install(building: Path, folder: Path) -> None:
 
 def _sweep(root: Path) -> None:
     """Removes what killed processes left half-built a day ago or earlier."""
-    for left in root.glob(".*"):
+    for left in root.glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
                 shutil.rmtree(left, ignore_errors=True)
