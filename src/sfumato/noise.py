@@ -10,13 +10,17 @@ stored with each picture and a test pins its first numbers.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
+
+from sfumato.errors import SettingsError
 
 STREAM = 1
 """Version of the noise stream: raised whenever the same key would give other numbers."""
@@ -43,12 +47,24 @@ def uniform(n: int, *key: object) -> Tensor:
     return torch.rand(n, generator=generator(*key), dtype=torch.float64)
 
 
+def whole(seed: SupportsIndex) -> int:
+    """A seed as Python's own whole number: keys are made of what is printed, and numpy's and torch's print
+    otherwise. Raises SettingsError for what is no whole number, such as 1.0."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise SettingsError(f"a seed is a whole number, not {seed!r}") from None
+
+
 @dataclass(frozen=True)
 class Noise:
     """One stream of numbers per sample: row i of every draw is a function of (seeds[i], *use) and of nothing
     else."""
 
     seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(whole(seed) for seed in self.seeds))
 
     @staticmethod
     def of(*key: object, places: Sequence[int]) -> Noise:

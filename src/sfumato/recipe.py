@@ -3,6 +3,7 @@ into the pictures' files, and makes them again."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from sfumato.errors import SettingsError
 from sfumato.guides.classifier import Judged
 from sfumato.guides.clip import Pull
 from sfumato.guides.weaker import Weaker
+from sfumato.noise import whole
 from sfumato.samplers import Adaptive, Walker, sampler
 
 T = TypeVar("T")
@@ -57,6 +59,9 @@ class Recipe:
     weaker: Weaker | None = None
     pulled: Pull | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(whole(seed) for seed in self.seeds))
+
     def how(self) -> Walker:
         """The sampler itself."""
         if isinstance(self.sampler, str):
@@ -86,6 +91,12 @@ class Recipe:
         nobody: tuple[None, ...] = (None,) * n
         each = zip(self.classes or nobody, self.values or nobody, self.prompts or nobody, strict=True)
         return tuple(Wish(label, values or {}, prompt) for label, values, prompt in each)
+
+    def mark(self, *more: object) -> str:
+        """Eight letters that tell this recipe, and whatever else is said, from any other, for the names of
+        files; how it is cut into batches does not count."""
+        said = repr((replace(self, batch=1, one_by_one=False), more))
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def parts(self) -> Iterator[Recipe]:
         """The batches, each a recipe of its own."""

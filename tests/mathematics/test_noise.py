@@ -1,12 +1,15 @@
 """Randomness by key: the same numbers in any batch, order and thread, and pinned for ever."""
 
 import threading
+from typing import SupportsIndex
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sfumato import noise as noise_module
+from sfumato.errors import SettingsError
 from sfumato.noise import (
     Dropout,
     Noise,
@@ -17,7 +20,9 @@ from sfumato.noise import (
     seeded,
     streams,
     uniform,
+    whole,
 )
+from sfumato.recipe import Recipe
 
 
 def test_the_stream_is_pinned() -> None:
@@ -33,6 +38,20 @@ def test_a_row_depends_on_its_seed_alone() -> None:
     whole = Noise((3, 1, 2)).normal((2, 5), "step", 7)
     assert torch.equal(whole[1], Noise((1,)).normal((2, 5), "step", 7)[0])
     assert torch.equal(whole[[2, 0]], Noise((3, 1, 2)).take([2, 0]).normal((2, 5), "step", 7))
+
+
+@pytest.mark.parametrize("seed", [True, np.int64(1), np.uint8(1), torch.tensor(1)], ids=repr)
+def test_a_whole_number_of_any_kind_is_the_same_seed(seed: SupportsIndex) -> None:
+    assert repr(whole(seed)) == "1"
+
+
+def test_a_seed_is_made_a_plain_number_where_it_is_kept() -> None:
+    """True is an int to Python, and prints otherwise, as numpy's 1 does."""
+    assert torch.equal(Noise((True,)).normal((3,), "start"), Noise((1,)).normal((3,), "start"))
+    seeds = Recipe((True,), None, "ddim", 5, None, 1.0, False).seeds
+    assert repr(seeds) == "(1,)"
+    with pytest.raises(SettingsError, match="whole number"):
+        whole(torch.tensor(1.5))
 
 
 def test_uses_and_seeds_give_unrelated_numbers() -> None:
