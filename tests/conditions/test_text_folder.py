@@ -11,6 +11,7 @@ import torch
 
 from corpora import small, told
 from sfumato.card import CARD, Card, WeightsSettings, parse_card
+from sfumato.conditions import tokens
 from sfumato.conditions.encoder import WEIGHTS, load_encoder
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders import text as text_folder
@@ -40,9 +41,9 @@ def test_a_folder_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert isinstance(run.text, type(told.tokenizer()))
     assert torch.equal(run.text.rows(told.CAPTIONS), told.tokenizer().rows(told.CAPTIONS))
     encoder = load_encoder(tmp_path / "run" / "text_encoder")  # as transformers would read it
-    tokens = told.tokenizer().rows(told.CAPTIONS)
+    rows = told.tokenizer().rows(told.CAPTIONS)
     assert model.text is not None
-    assert torch.equal(encoder(tokens).states, model.text(tokens).states)
+    assert torch.equal(encoder(rows).states, model.text(rows).states)
     moved = shutil.move(tmp_path / "run", tmp_path / "elsewhere")
     assert same(load(moved, "cpu").model, model)
 
@@ -66,6 +67,20 @@ def test_a_crash_between_the_two_files_leaves_the_old_model(tmp_path: Path) -> N
     save(folder, third, said)
     assert same(open_folder(folder).model, third)
     assert not (folder / "text_encoder" / text_folder.PREVIOUS).exists()
+
+
+def test_a_tokenizer_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken, pytest.raises(RunError, match="disk full"):
+        broken.setattr(tokens, "write_atomic", _refuse)  # the second of its files
+        text_folder.keep_reader(tmp_path, told.tokenizer())
+    assert not list(tmp_path.iterdir())
+    text_folder.keep_reader(tmp_path, told.tokenizer())
+    again = tokens.load_tokenizer(tmp_path / "tokenizer")
+    assert torch.equal(again.rows(told.CAPTIONS), told.tokenizer().rows(told.CAPTIONS))
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(28, "disk full")
 
 
 def test_weights_of_another_pair_are_refused(tmp_path: Path) -> None:

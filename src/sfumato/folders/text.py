@@ -12,7 +12,8 @@ crash at any instant leaves the old pair or the new one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -24,7 +25,7 @@ from sfumato.conditions.schema import Reader
 from sfumato.conditions.tokens import LONGEST, Tokenizer, load_tokenizer
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import inside, write_tensors
-from sfumato.files.atomic import temporary_name, told, write_atomic
+from sfumato.files.atomic import sync_folder, temporary_name, told, write_atomic
 from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed
 from sfumato.model import TEXT
@@ -86,7 +87,8 @@ def keep_reader(folder: Path, text: Reader) -> None:
     encoder."""
     held = text.encoder if isinstance(text, Remembered) else text
     if isinstance(held, Tokenizer) and not (folder / TOKENIZER).exists():
-        held.save(folder / TOKENIZER)
+        with _whole(folder / TOKENIZER) as place:
+            held.save(place)
     if isinstance(held, FrozenText) and held.folder.resolve() != folder.resolve():
         copy_frozen(held.folder, folder)
 
@@ -99,13 +101,27 @@ def copy_frozen(source: Path, folder: Path) -> None:
         place, target = (source / part if both else source), folder / part
         if target.exists():
             continue
-        temporary = temporary_name(target)
-        with told("copying", target):
-            temporary.mkdir(parents=True)
+        with _whole(target) as copy:
             for path in sorted({found for pattern in patterns for found in place.glob(pattern)}):
                 if path.is_file() and not (part == TOKENIZER and path.name.endswith(".index.json")):
-                    shutil.copyfile(path, temporary / path.name)
+                    shutil.copyfile(path, copy / path.name)
+
+
+@contextmanager
+def _whole(target: Path) -> Generator[Path, None, None]:
+    """An empty folder to fill, which becomes `target` when all is in it: who finds the name finds
+    everything."""
+    temporary = temporary_name(target)
+    with told("writing", target):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            sync_folder(temporary)
             temporary.rename(target)
+            sync_folder(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def open_reader(folder: Path, said: AnyText) -> Reader:
