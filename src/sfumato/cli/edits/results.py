@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,14 +49,16 @@ class Target:
             raise SettingsError(f"--out {out}: several pictures do not go into one file: give a folder")
         return Target(out, not one)
 
-    def named(self, task: str, image: Path | None, recipe: Recipe, i: int, ending: str = "") -> Path:
-        """The file of result i: in a folder named by picture, task, seed and class."""
+    def named(self, files: Files, recipe: Recipe, ending: str = "") -> Path:
+        """The file of a result, or of all that are on one sheet: in a folder named by picture, task, seed,
+        class, and a mark of all that it follows from, so that no two results share a name."""
         if not self.folder:
             return self.path.with_name(f"{self.path.stem}{ending}{self.path.suffix}")
-        number = None if recipe.classes is None else recipe.classes[i]
-        words = [] if image is None else [image.stem]
-        words += [task, f"seed{recipe.seeds[i]}", *([] if number is None else [f"class{number}"])]
-        return self.path / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', '-'.join(words))[:120]}{ending}.png"
+        number = None if recipe.classes is None else recipe.classes[0]
+        words = [image.stem for image in files.easel.images[:1]]
+        words += [files.task.name, f"seed{recipe.seeds[0]}", *([] if number is None else [f"class{number}"])]
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:100]
+        return self.path / f"{plain}-{recipe.mark(files.follows)}{ending}.png"
 
 
 def ensemble(shown: Sequence[Pixels]) -> Deviation:
@@ -90,22 +93,21 @@ def write(
 ) -> Iterator[Path]:
     """Writes a result, each file with its whole account; yields the paths."""
     shown, recipe = result.expressed(easel.run), easel.recipe
-    image = easel.images[0] if easel.images else None
     files = Files(easel, task, own)
     if ensemble and result.columns is not None:
         raise SettingsError(f"--ensemble: {task.name} makes a sheet of pictures: leave it out")
     if ensemble:
         for shows in ("mean", "deviation"):
-            path = target.named(task.name, image, recipe, 0, f"-{shows}")
+            path = target.named(files, recipe, f"-{shows}")
             yield files.write(path, sheet(shown, shows, 1), recipe, columns=1, shows=shows)
     elif result.columns is not None:
-        path = target.named(task.name, image, recipe, 0)
+        path = target.named(files, recipe)
         yield files.write(path, sheet(shown, "picture", result.columns), recipe, columns=result.columns)
     elif target.folder or len(shown) == 1:
         done = 0
         for part in recipe.parts():
             for i in range(len(part.seeds)):
-                path = target.named(task.name, image, part, i)
+                path = target.named(files, part.take([i]))
                 yield files.write(path, shown[done + i], part, index=i)
             done += len(part.seeds)
     elif len(shown) > GRID:
@@ -113,7 +115,7 @@ def write(
             f"{len(shown):,} results do not fit into one grid of {GRID:,}: give --out folder/"
         )
     else:
-        path = target.named(task.name, image, recipe, 0)
+        path = target.named(files, recipe)
         yield files.write(path, sheet(shown, "picture", columns), recipe, columns=columns)
 
 
@@ -124,6 +126,13 @@ class Files:
     easel: Easel
     task: Task
     own: Mapping[str, Any]
+
+    @cached_property
+    def follows(self) -> tuple[object, ...]:
+        """What a result follows from beside its recipe."""
+        easel = self.easel
+        read = [(role, pixel_hash(pixels)) for (role, _), pixels in easel.shelf.seen.items()]
+        return easel.run.sha256, self.task.name, dict(self.own), easel.images, easel.resize, read
 
     def write(
         self,
