@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sfumato.cli.drawing import FILMS, GRID, make_room
 from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.starts import bench_of, starts, whole
+from sfumato.cli.edits.starts import bench_of, of_file, of_seed, whole
 from sfumato.cli.edits.was import retold
 from sfumato.denoiser import Denoiser
 from sfumato.editing.interpolate import Blend, path, sheet
-from sfumato.editing.job import Job
+from sfumato.editing.invert import Unseen
+from sfumato.editing.job import Bench, Job
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import write_film
 from sfumato.plans import descend
@@ -54,10 +55,14 @@ class Way:
                 "picture's by --to-class"
             )
         seeds = [] if self.seeds is None else whole(self.seeds, "--seeds")
-        one, stops = starts(easel, seeds or ([] if easel.images else list(easel.recipe.seeds[:1])))
-        if len(stops) == 1 and not self.changes:
+        seeds = seeds or ([] if easel.images else list(easel.recipe.seeds[:1]))
+        many = len(easel.images) + len(seeds)
+        if many == 1 and not self.changes:
             raise SettingsError("between what? Give two pictures or --seeds, or a --to-class or --to-prompt")
-        x, shares = self._places(torch.cat([stop.x for stop in stops]))
+        at, one = self._shares(many), bench_of(easel, easel.recipe.take([0]))
+        stops = [of_file(easel, one, self._told(easel, one, at[[i]]), p) for i, p in enumerate(easel.images)]
+        stops += [of_seed(one, seed) for seed in seeds]
+        x, shares = self._places(torch.cat([stop.x for stop in stops]), at)
         recipe = easel.recipe.take([0] * len(x))
         made = torch.cat([self._part(easel, recipe, x, shares, rows) for rows in _batches(recipe)])
 
@@ -78,22 +83,33 @@ class Way:
         """Whether the condition changes on the way."""
         return self.to_class is not None or self.to_prompt is not None
 
-    def _places(self, stops: Tensor) -> tuple[Tensor, Tensor]:
-        """The noises of all pictures, and how far along the whole way each is."""
+    def _shares(self, stops: int) -> Tensor:
+        """How far along the whole way each stop is: what holds there of the last picture's condition."""
+        if not self.sheet:
+            return torch.linspace(0, 1, stops) if stops > 1 else torch.zeros(1)
+        return torch.linspace(0, 1, self.frames**2)[[0, self.frames - 1, -self.frames, -1]]
+
+    def _places(self, stops: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The noises of all pictures, and how far along the whole way each is: back at 0 as a closed way
+        comes round."""
         if self.sheet:
             return sheet(stops, self.frames, self.frames), torch.linspace(0, 1, self.frames**2)
-        shares = torch.linspace(0, 1, self.frames)
-        if len(stops) == 1:
-            return stops.expand(self.frames, *stops.shape[1:]), shares
-        return path(len(stops), self.frames, self.closed).along(stops), shares
+        if len(stops) == 1:  # the condition alone changes
+            stops, at = stops.expand(2, *stops.shape[1:]), torch.tensor([0.0, 1.0])
+        on = path(len(stops), self.frames, self.closed)
+        share = torch.tensor(on.share)
+        return on.along(stops), at[list(on.start)] * (1 - share) + at[list(on.end)] * share
 
     def _part(self, easel: Easel, recipe: Recipe, x: Tensor, shares: Tensor, rows: Sequence[int]) -> Tensor:
         b = bench_of(easel, recipe.take(rows))
-        denoise: Denoiser = b.denoise
-        if self.changes:
-            other = easel.run.denoiser(self._other(easel, b.recipe))
-            denoise = Blend(b.denoise, other, shares[list(rows)])
-        return b.finished(Job(denoise, x[list(rows)], descend(b.levels)))
+        return b.finished(Job(self._told(easel, b, shares[list(rows)]), x[list(rows)], descend(b.levels)))
+
+    def _told(self, easel: Easel, b: Bench, shares: Tensor) -> Denoiser:
+        """The bench's denoiser, each row told so much of the last picture's condition."""
+        if not self.changes:
+            return b.denoise
+        blend = Blend(b.denoise, easel.run.denoiser(self._other(easel, b.recipe)), shares)
+        return Unseen(blend) if easel.images else blend
 
     def _other(self, easel: Easel, recipe: Recipe) -> Recipe:
         """The recipe of the last picture's conditions."""
