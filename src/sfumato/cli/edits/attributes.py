@@ -70,12 +70,15 @@ def directions(
     With a picture, or with --pictures 1, noise directions are those of that one.
     """
     from sfumato.cli.edits.easel import Easel, Result
-    from sfumato.cli.edits.found import find, shown
+    from sfumato.cli.edits.found import begun, find, looked_at, shown
     from sfumato.editing.directions import save_directions
 
+    n = looked_at(space, count, pictures, len(SHOWN["features"]))
+
     def draw(easel: Easel) -> Result:
-        found, told = find(easel, space, count, pictures)
-        made, more = shown(easel, found, list(range(count)), SHOWN[space])
+        of = begun(easel)
+        found, told = find(easel, space, count, n, of)
+        made = shown(easel, found, of[0], list(range(count)), SHOWN[space])
 
         def beside(_: Path) -> list[Path]:
             path = easel.run.path / FILE if file is None else file
@@ -83,7 +86,7 @@ def directions(
             save_directions(path, found, about)
             return [path]
 
-        return Result(made, columns=len(SHOWN[space]), told=(*more, *told), beside=beside)
+        return Result(made, columns=len(SHOWN[space]), told=(*of[0].told, *told), beside=beside)
 
     return draw
 
@@ -100,7 +103,8 @@ def slide(
 ) -> Draw:
     """Move a picture along directions that sfumato edit directions found; without one, that of --seed."""
     from sfumato.cli.edits.easel import Easel, Result
-    from sfumato.cli.edits.found import opened, shown
+    from sfumato.cli.drawing import GRID
+    from sfumato.cli.edits.found import begun, opened, shown
     from sfumato.cli.edits.starts import numbers, whole
     from sfumato.errors import SettingsError
 
@@ -111,14 +115,20 @@ def slide(
             raise SettingsError("a slider moves one picture: leave -n out, and name one class at most")
         found, told = opened(easel, easel.run.path / FILE if file is None else file)
         steps = SHOWN[found.space] if asked is None else asked
-        made, more = shown(easel, found, [found.chosen(number) for number in which], steps)
-        return Result(made, columns=len(steps), told=(*more, *told))
+        rows = [found.chosen(number) for number in which]
+        if len(rows) * len(steps) > GRID:
+            raise SettingsError(
+                f"{len(rows)} directions by {len(steps)} amounts: at most {GRID:,} pictures: name fewer"
+            )
+        (of, *_) = begun(easel)
+        made = shown(easel, found, of, rows, steps)
+        return Result(made, columns=len(steps), told=(*of.told, *told))
 
     return draw
 
 
 TASKS = (
     Task(change, sampler="ddim"),
-    Task(directions, together=True, least=0),
+    Task(directions, together=True, least=0, sampler="ddim"),
     Task(slide, least=0, sampler="ddim"),
 )

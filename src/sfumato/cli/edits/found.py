@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfumato.cli.drawing import GRID
 from sfumato.cli.edits.easel import DIRECTIONS, Easel
-from sfumato.cli.edits.starts import bench_of, conditional, starts
+from sfumato.cli.edits.starts import Start, bench_of, conditional, starts
 from sfumato.editing.directions import (
     SPACES,
     Directions,
@@ -35,15 +35,32 @@ ROUGH = 5
 """Steps of the way from noise to picture whose Jacobian is followed."""
 
 
-def find(easel: Easel, space: str, count: int, pictures: int | None) -> tuple[Directions, tuple[str, ...]]:
-    """The directions of a run under the recipe's conditions, and what is to be told of them."""
+def looked_at(space: str, count: int, pictures: int | None, amounts: int) -> int:
+    """How many pictures are looked at. Raises SettingsError for what cannot be found or shown."""
     if space not in SPACES:
         raise SettingsError(f"--space is one of {', '.join(SPACES)}, not {space!r}")
     n = LOOKED[space] if pictures is None else pictures
     if not 1 <= n <= 100_000:
         raise SettingsError(f"--pictures {n}: give a number from 1 to 100,000")
+    most = GRID // amounts if space == "noise" else min(n - 1, GRID // amounts)
+    if not 1 <= count <= most:
+        more = " or more --pictures" if space == "features" and most == n - 1 else ""
+        raise SettingsError(f"--count {count}: give 1 to {most}{more}")
+    return n
+
+
+def begun(easel: Easel) -> list[Start]:
+    """Where the pictures start, or that of the first seed."""
+    return starts(easel, () if easel.images else easel.recipe.seeds[:1])[1]
+
+
+def find(
+    easel: Easel, space: str, count: int, n: int, of: Sequence[Start]
+) -> tuple[Directions, tuple[str, ...]]:
+    """The directions of a run under the recipe's conditions, or around the noise of the given pictures `of`;
+    and what is to be told of them."""
     if space == "noise":
-        found = _in_noise(easel, count, n)
+        found = _in_noise(easel, count, n, of)
         words = [
             f"direction {i}: moves the picture {v:.2f} for each unit of noise" for i, v in _numbered(found)
         ]
@@ -57,7 +74,7 @@ def _numbered(found: Directions) -> list[tuple[int, float]]:
     return list(enumerate(found.strength.tolist(), 1))
 
 
-def _looked_at(recipe: Recipe, n: int) -> Recipe:
+def _seeded(recipe: Recipe, n: int) -> Recipe:
     """n pictures under the recipe's conditions in turns, of seeds from its first on."""
     rows = [row % len(recipe.seeds) for row in range(n)]
     return replace(recipe.take(rows), seeds=tuple(range(recipe.seeds[0], recipe.seeds[0] + n)))
@@ -65,7 +82,7 @@ def _looked_at(recipe: Recipe, n: int) -> Recipe:
 
 def _in_features(easel: Easel, count: int, n: int) -> Directions:
     """Of pictures that are drawn for it, unguided."""
-    recipe = _looked_at(easel.recipe, n)
+    recipe = _seeded(easel.recipe, n)
     batches: list[Listening] = []
     for part in recipe.parts():
         b = bench(easel.run, part)
@@ -79,14 +96,14 @@ def _in_features(easel: Easel, count: int, n: int) -> Directions:
     return principal_features(features, batches[0].angles, count)
 
 
-def _in_noise(easel: Easel, count: int, n: int) -> Directions:
+def _in_noise(easel: Easel, count: int, n: int, of: Sequence[Start]) -> Directions:
     """Around the given pictures' noises, or around those of seeds from the recipe's own on."""
     recipe = easel.recipe
     if easel.images:
-        x = torch.cat([start.x for start in starts(easel)[1]])
+        x = torch.cat([start.x for start in of])
         recipe = recipe.take([0] * len(x))
     else:
-        recipe = _looked_at(recipe, n)
+        recipe = _seeded(recipe, n)
         level = bench(easel.run, recipe.take([0])).levels[0]
         x = prior(level, easel.run.card.image.shape, Noise(recipe.seeds)).to(easel.run.device)
     rough = bench(easel.run, replace(recipe, sampler="ddim", steps=ROUGH, eta=None))
@@ -104,16 +121,12 @@ def opened(easel: Easel, path: Path) -> tuple[Directions, tuple[str, ...]]:
 
 
 def shown(
-    easel: Easel, found: Directions, which: Sequence[int], amounts: Sequence[float]
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The first picture, or that of the first seed, moved along each direction: a row for each, an amount a
-    column. And what is to be told of that picture."""
-    if len(which) * len(amounts) > GRID:
-        raise SettingsError(f"{len(which)} directions by {len(amounts)} amounts: at most {GRID:,} pictures")
-    one, start = starts(easel, () if easel.images else easel.recipe.seeds[:1])
+    easel: Easel, found: Directions, of: Start, which: Sequence[int], amounts: Sequence[float]
+) -> Tensor:
+    """The picture that starts there, moved along each direction: a row for each, an amount a column."""
     steps = torch.tensor(list(amounts), dtype=torch.float64)
     rows: list[Tensor] = []
     for number in which:
         b = bench_of(easel, easel.recipe.take([0] * len(steps)))
-        rows.append(b.finished(slide(b.denoise, start[0].x, one.levels, found, number, steps)))
-    return torch.cat(rows), start[0].told
+        rows.append(b.finished(slide(b.denoise, of.x, b.levels, found, number, steps)))
+    return torch.cat(rows)
