@@ -22,7 +22,7 @@ SRC = ROOT / "src" / "sfumato"
 # may import from the steps below it and a unit from itself; the units of one step know nothing of each other.
 # Steps are the finest order that holds.
 FLOORS: tuple[tuple[str, tuple[frozenset[str], ...]], ...] = (
-    ("0 ground", (frozenset({"errors", "level", "noise"}),)),
+    ("0 ground", (frozenset({"errors"}), frozenset({"level", "noise"}))),
     ("1 matter", (frozenset({"forward", "networks", "data", "files", "operators"}),)),
     (
         "2 meaning",
