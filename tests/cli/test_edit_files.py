@@ -41,3 +41,28 @@ def test_no_result_takes_the_name_of_another(
     assert len({*first, *second}) == len(list(out.iterdir())) == 4
     assert written(capsys, *words, "--strength", 0.5) == first
     assert [read_recipe(path)["images"] for path in first] == [["../a/1.png"], ["../b/1.png"]]
+
+
+def test_no_file_beside_the_results_takes_the_place_of_a_source(
+    home: Path, desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, one, two, out = (
+        str(path) for path in (home / "pets", desk / "a/1.png", desk / "b/1.png", desk / "o.png")
+    )
+    before = (desk / "b/1.png").read_bytes()
+    for words, said in (
+        (["interpolate", run, one, two, "--film", two], "made from"),
+        (["interpolate", run, one, two, "--out", out, "--film", out], "its result"),
+        (["directions", run, one, "--file", two], ".safetensors"),
+        (["invert", run, one, two, "--noise", str(desk / "n.safetensors")], "for several"),
+    ):
+        assert cli.run(["edit", *words, "--steps", "2"]) == 1
+        assert said in capsys.readouterr().err
+    assert (desk / "b/1.png").read_bytes() == before
+
+
+def test_directions_make_the_folder_of_their_file(home: Path, desk: Path) -> None:
+    file = desk / "new" / "d.safetensors"
+    words = ["directions", str(home / "pets"), "--count", "1", "--pictures", "2", "--guidance", "1"]
+    assert cli.run(["edit", *words, "--steps", "2", "--file", str(file), "--out", str(desk / "o.png")]) == 0
+    assert file.is_file()

@@ -69,10 +69,14 @@ def directions(
 
     With a picture, or with --pictures 1, noise directions are those of that one.
     """
+    from sfumato.cli.drawing import make_room
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.found import begun, find, looked_at, shown
     from sfumato.editing.directions import save_directions
+    from sfumato.errors import SettingsError
 
+    if file is not None and file.suffix != ".safetensors":
+        raise SettingsError(f"--file {file}: directions are written as x.safetensors")
     n = looked_at(space, count, pictures, len(SHOWN["features"]))
 
     def draw(easel: Easel) -> Result:
@@ -83,6 +87,7 @@ def directions(
         def beside(_: Path) -> list[Path]:
             path = easel.run.path / FILE if file is None else file
             about = {"weights": easel.run.sha256, "run": easel.run.path.resolve().name}
+            make_room(path.parent)
             save_directions(path, found, about)
             return [path]
 
@@ -102,8 +107,8 @@ def slide(
     file: Annotated[Path | None, typer.Option(help=f"Where the directions are. [RUN/{FILE}]")] = None,
 ) -> Draw:
     """Move a picture along directions that sfumato edit directions found; without one, that of --seed."""
-    from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.drawing import GRID
+    from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.found import begun, opened, shown
     from sfumato.cli.edits.starts import numbers, whole
     from sfumato.errors import SettingsError
@@ -129,6 +134,6 @@ def slide(
 
 TASKS = (
     Task(change, sampler="ddim"),
-    Task(directions, together=True, least=0, sampler="ddim"),
+    Task(directions, together=True, least=0, sampler="ddim", beside="file"),
     Task(slide, least=0, sampler="ddim"),
 )

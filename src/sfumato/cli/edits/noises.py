@@ -32,7 +32,7 @@ def invert(
     from sfumato.editing.noise_file import ENDING, write_noise
     from sfumato.errors import SettingsError
 
-    refine, written = Refine(tolerance, looks), set[Path]()
+    refine = Refine(tolerance, looks)
     if noise is not None and noise.suffix != ENDING:
         raise SettingsError(f"--noise {noise}: noise is written as {ENDING}")
 
@@ -53,9 +53,6 @@ def invert(
 
         def beside(path: Path) -> list[Path]:
             target = path.with_suffix(ENDING) if noise is None else noise
-            if target in written:
-                raise SettingsError(f"--noise {target} holds the first picture's: leave it out for several")
-            written.add(target)
             make_room(target.parent)
             write_noise(target, x[0], about)
             return [target]
@@ -118,7 +115,7 @@ def vary(
 
 
 TASKS = (
-    Task(invert, sampler="ddim"),
-    Task(interpolate, together=True, least=0, sampler="ddim"),
+    Task(invert, sampler="ddim", beside="noise"),
+    Task(interpolate, together=True, least=0, sampler="ddim", beside="film"),
     Task(vary, least=0, sampler="ddim"),
 )

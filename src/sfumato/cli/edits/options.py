@@ -106,13 +106,14 @@ class Task:
 
     together: it takes all pictures at once, as an interpolation does, and not each for itself. least: how
     many pictures it needs; what needs none may be given noise by --seed. sampler: its own, where none is
-    asked for.
+    asked for. beside: its option that names a file to be written beside the results.
     """
 
     function: Callable[..., Draw]
     together: bool = False
     least: int = 1
     sampler: str | None = None
+    beside: str | None = None
 
     @property
     def name(self) -> str:
@@ -161,11 +162,6 @@ class Task:
 def task(function: Callable[..., Draw]) -> Task:
     """A command that does each picture for itself."""
     return Task(function)
-
-
-def task_of_all(function: Callable[..., Draw]) -> Task:
-    """A command that takes all its pictures at once."""
-    return Task(function, together=True)
 
 
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:

@@ -59,6 +59,10 @@ class Way:
         many = len(easel.images) + len(seeds)
         if many == 1 and not self.changes:
             raise SettingsError("between what? Give two pictures or --seeds, or a --to-class or --to-prompt")
+        if self.sheet and many != 4:
+            raise SettingsError(f"a sheet is between four corners, not {many}: give four pictures or --seeds")
+        if not self.sheet and self.frames < many:
+            raise SettingsError(f"--frames {self.frames}: give {many} or more, the way goes through so many")
         at, one = self._shares(many), bench_of(easel, easel.recipe.take([0]))
         stops = [of_file(easel, one, self._told(easel, one, at[[i]]), p) for i, p in enumerate(easel.images)]
         stops += [of_seed(one, seed) for seed in seeds]
