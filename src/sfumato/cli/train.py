@@ -70,6 +70,11 @@ def train(
     adversarial: float = typer.Option(
         0.0, help="Share of a discriminator's judgement of patches.", rich_help_panel=_LOSS
     ),
+    caption_loss: float | None = typer.Option(
+        None,
+        help="Share of a text encoder's own lesson: the picture in small from its caption alone. [1]",
+        rich_help_panel=_LOSS,
+    ),
     bound: float | None = typer.Option(
         None, help="Share of the variational bound, for --learned-variance.", rich_help_panel=_LOSS
     ),
@@ -258,7 +263,7 @@ def train(
             picture=picture, task=task, conditioning=conditioning, class_input=class_input,
             extractor=features,
             metrics=tuple(name.strip() for one in metrics or () for name in one.split(",")),
-            metric_samples=metric_samples,
+            metric_samples=metric_samples, **({} if caption_loss is None else {"caption_loss": caption_loss}),
         )  # fmt: skip
         show.begin(pictures, settings)
         ran = train_run(

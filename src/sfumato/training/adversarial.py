@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from torch.func import functional_call
 
 from sfumato.errors import SettingsError
 from sfumato.model import Model
+from sfumato.training.learner import Learner
 from sfumato.training.levels import ends
 from sfumato.training.objectives import Addable, Trial
-from sfumato.training.optimisers import restore_state, state_tensors
 from sfumato.training.perceptual import signal
 
 
-class Adversarial(Addable):
+class Adversarial(Learner, Addable):
     """-mean D(x0 estimate), D trained beside by the hinge loss max(0, 1 - D(x0)) + max(0, 1 + D(estimate))
     (Lim & Ye 2017; Miyato et al. 2018, eqs. 16-17); both weighed by `signal`.
 
@@ -41,7 +41,6 @@ class Adversarial(Addable):
                 f"{ramp}"
             )
         self.discriminator, self.lr, self.ramp, self.betas = discriminator, lr, ramp, betas
-        self.learned = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, trial: Trial) -> Tensor:
         share = min(1.0, int(self.learned) / self.ramp)
@@ -54,44 +53,9 @@ class Adversarial(Addable):
         model.check(ends(model.schedule))
 
     def begin(self, model: Model, batch: int, device: torch.device) -> None:
-        self.discriminator.to(device).train()
-        self._named = dict(self.discriminator.named_parameters())
-        self._optimiser = torch.optim.Adam(self._named.values(), lr=self.lr, betas=self.betas)
-        self.forget()
+        self.settle(self.discriminator, device, self.lr, self.betas)
 
     def watch(self, trial: Trial, losses: Tensor, places: Sequence[int]) -> Tensor | None:
         real = (1 - self.discriminator(trial.x0)).relu().flatten(1).mean(1)
         made = (1 + self.discriminator(trial.estimate.x0.detach())).relu().flatten(1).mean(1)
         return signal(trial.level, real) * (real + made)
-
-    def shared(self) -> list[Tensor]:
-        return [p.grad for p in self._named.values() if p.grad is not None]
-
-    def learn(self) -> None:
-        """The norm of the gradient is held at 1; a gradient that is not finite teaches nothing."""
-        norm = nn.utils.clip_grad_norm_(self._named.values(), 1.0)
-        if bool(torch.isfinite(norm)):
-            self._optimiser.step()
-        self.learned += 1
-        self.forget()
-
-    def forget(self) -> None:
-        """Gradients become 0 and stay, so that every process has all of them to share."""
-        for p in self._named.values():
-            p.grad = torch.zeros_like(p)
-
-    def tensors(self) -> dict[str, Tensor]:
-        own = {f"weights/{name}": value for name, value in self.discriminator.state_dict().items()}
-        state = state_tensors(self._optimiser, {p: name for name, p in self._named.items()})
-        return own | {f"adam/{name}": value for name, value in state.items()} | {"learned": self.learned}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "adam": {}}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            if rest:
-                parts[kind][rest] = value
-        self.discriminator.load_state_dict(parts["weights"])
-        restore_state(self._optimiser, {p: name for name, p in self._named.items()}, parts["adam"])
-        self.learned.copy_(tensors["learned"])
-        self.forget()

@@ -13,12 +13,12 @@ _OF = (("gamma", "weight", "min-snr"), ("bias", "weight", "sigmoid"), ("temperat
 
 
 def check_idle(
-    said: Mapping[str, Any], train: TrainSettings, *, told: bool, classes: bool, colours: bool
+    said: Mapping[str, Any], train: TrainSettings, *, told: bool, classes: bool, colours: bool, captions: bool
 ) -> None:
     """Raises SettingsError for the first option that nothing reads.
 
     said: what was said of the training; train: what became of it. told: whether the model is told anything.
-    classes, colours: whether there are any, or nobody asked how they enter or vary.
+    classes, colours, captions: whether there are any, or nobody asked how they enter, vary or are learned.
     """
     for name, choice, value in _OF:
         chosen = getattr(train, choice)
@@ -30,5 +30,10 @@ def check_idle(
         raise SettingsError("--drop hides what a model is told, and this one is told nothing: leave it out")
     if not classes:
         raise SettingsError("--class-input is how a class enters, and this model is told none: leave it out")
+    if not captions:
+        raise SettingsError(
+            "--caption-loss teaches a text encoder of the model's own (--text own), and this run has none: "
+            "leave it out"
+        )
     if not colours:
         raise SettingsError("--saturation is of colours, and these pictures are grey: leave it out")

@@ -101,7 +101,7 @@ class Lesson:
                 seen = self._guess(x, level, cond, shown)
         with self._cast():  # anew: what one casts without gradient, it keeps without gradient
             estimate = self.model(x, level, seen, **cond)
-        return Trial(x0, eps, level, estimate, self.model.schedule)
+        return Trial(x0, eps, level, estimate, self.model.schedule, cond)
 
     def _cast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from sfumato.denoiser import Condition
 from sfumato.errors import SettingsError
 from sfumato.level import Level, spread_on
 from sfumato.model import Model
@@ -20,13 +22,14 @@ from sfumato.training.weights import SIMPLE, Weight, weight_on
 @dataclass(frozen=True)
 class Trial:
     """One question and its answer: shown x = alpha x0 + sigma eps, the model said `estimate`. `schedule` is
-    the model's own, for losses that look at a step or at a density of levels."""
+    the model's own, for losses that look at a step or at a density of levels; `told` is what it was told."""
 
     x0: Tensor
     eps: Tensor
     level: Level
     estimate: Estimate
     schedule: Schedule | None = None
+    told: Mapping[str, Condition] = field(default_factory=dict[str, Condition])
 
 
 @runtime_checkable

@@ -15,11 +15,12 @@ from sfumato.errors import SettingsError
 from sfumato.networks import MODELS, SIZES, Config, preset, transformer_preset
 from sfumato.networks.patches import PatchDiscriminator
 from sfumato.noise import seeded
-from sfumato.records.conditions import AnyText, describe_attributes, describe_shown
+from sfumato.records.conditions import AnyText, OwnText, describe_attributes, describe_shown
 from sfumato.records.schedules import make_schedule
 from sfumato.schedules import Schedule
 from sfumato.training import unsaid
 from sfumato.training.adversarial import Adversarial
+from sfumato.training.caption_loss import CaptionLoss
 from sfumato.training.companion import Companion
 from sfumato.training.idle import check_idle
 from sfumato.training.learned_schedule import LearnedSchedule
@@ -44,6 +45,7 @@ class RunSettings:
     learned_variance: bool = False
     self_conditioning: bool = False
     adversarial: float | int = 0.0
+    caption_loss: float | int = 1.0
     dropout: float = 0.0
     skips: bool = True
     checkpointing: bool = False
@@ -121,6 +123,8 @@ class RunSettings:
             raise SettingsError("--learned-variance is taught by the bound: --bound 0.001, or --weight bound")
         if not self.adversarial >= 0 or (self.adversarial and train.weight == "bound"):
             raise SettingsError("--adversarial is a share of 0 or more, beside any --weight but bound")
+        if not self.caption_loss >= 0:
+            raise SettingsError(f"--caption-loss is a share of 0 or more, not {self.caption_loss}")
         if self.self_conditioning and self.prediction in ("epsilon", "score"):
             raise SettingsError(
                 f"--self-conditioning shows the model its x0, which {self.prediction} cannot tell near pure "
@@ -225,10 +229,13 @@ class RunSettings:
         )
 
     def companions(self, card: Card) -> tuple[Companion, ...]:
-        """What learns beside the model of this card: a learned schedule."""
-        image = card.image
-        bins = Bins(2**image.bits, image.low, image.high)
-        return (LearnedSchedule(bins),) if self.schedule == "learned" else ()
+        """What learns beside the model of this card: a learned schedule, a text encoder's own lesson."""
+        image, out = card.image, list[Companion]()
+        if self.schedule == "learned":
+            out.append(LearnedSchedule(Bins(2**image.bits, image.low, image.high)))
+        if isinstance(card.text, OwnText) and self.caption_loss:
+            out.append(CaptionLoss(card.text.width, image.shape, self.caption_loss, self.train.seed))
+        return tuple(out)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the reasons."""
@@ -309,6 +316,7 @@ def pixels(
         told=told_of.anything(data),
         classes=settings.class_input == "embedding" or (data.classes > 0 and settings.classes),
         colours=settings.saturation == 0 or channels >= 3,
+        captions=settings.text == "own" or "caption_loss" not in others,
     )
     size = f"{width} x {height}, {channels} channel{'s' if channels > 1 else ''}"
     reasons += unsaid.end(settings.process)

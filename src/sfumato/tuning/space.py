@@ -47,6 +47,7 @@ RUN: dict[str, Kind] = {
     "learned_variance": bool,
     "self_conditioning": bool,
     "adversarial": float,
+    "caption_loss": float,
     "flip": bool,
     "brightness": float,
     "contrast": float,
