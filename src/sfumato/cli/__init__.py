@@ -22,6 +22,10 @@ from sfumato.cli.train_clip import train_clip
 from sfumato.cli.tune_sampler import tune_sampler
 from sfumato.errors import SfumatoError
 
+_FULL = "out of memory: use a smaller --batch, or fewer pictures at a time"
+_NO_ROOM = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+"""What torch says in its RuntimeErrors, of CUDA and MPS, and of the CPU, where there is no more memory."""
+
 app = typer.Typer(
     name="sfumato",
     help="From a folder of your own pictures to a trained diffusion model, and to new pictures.",
@@ -86,7 +90,11 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         words = f"{error.filename or 'the system'}: {error.strerror or error}"
     except MemoryError:
-        words = "out of memory: use a smaller --batch, or fewer pictures at a time"
+        words = _FULL
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _NO_ROOM):
+            raise
+        words = _FULL
     print(f"error: {words}", file=sys.stderr)
     return 1
 
