@@ -1,4 +1,4 @@
-"""How a picture was made: the recipe that goes into its file, and what has changed since.
+"""How a picture was made: the recipe that goes into its file.
 
 `files.png` writes it beside the words of Stable Diffusion's web interface (A1111), which many programs show,
 and the mark of the International Press Telecommunications Council that a trained model made the picture.
@@ -12,7 +12,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,6 +25,7 @@ from sfumato.conditions.schema import LONGEST
 from sfumato.data.bundled import bundled_name
 from sfumato.errors import ImageFileError, SettingsError
 from sfumato.files.pictures import read_recipe
+from sfumato.files.png import LONGEST_TEXT
 from sfumato.guides.account import (
     JudgedSettings,
     PulledSettings,
@@ -33,7 +33,8 @@ from sfumato.guides.account import (
     describe_judged,
     describe_pulled,
     describe_weaker,
-    pairs_of,
+    each_once,
+    one_for_each,
 )
 from sfumato.records.schedules import Part
 from sfumato.records.sentence import sentence
@@ -101,6 +102,8 @@ class Origin(Part):
     tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     prompts: Annotated[tuple[Prompt | None, ...], Field(min_length=1, max_length=MOST)] | None = None
     """One for each picture, or one for all; and so are the next two."""
+    prompt_of: Annotated[tuple[Number, ...], Field(max_length=MOST)] | None = None
+    """The place of each picture's prompt, where each different one is said once."""
     negatives: Annotated[tuple[Prompt | None, ...], Field(min_length=1, max_length=MOST)] | None = None
     values: Annotated[tuple[Values | None, ...], Field(min_length=1, max_length=MOST)] | None = None
     also: Annotated[tuple[AlsoSettings, ...], Field(max_length=1000)] = ()
@@ -113,10 +116,15 @@ class Origin(Part):
     weaker: WeakerSettings | None = None
     pulled: PulledSettings | None = None
 
+    def told(self) -> tuple[tuple[str | None, ...] | None, ...]:
+        """The prompt and the negative prompt of each picture."""
+        n = len(self.seeds)
+        return one_for_each(self.prompts, n, self.prompt_of), one_for_each(self.negatives, n)
+
     def asked(self, home: Path) -> dict[str, Any]:
         """What was asked for, as arguments of `Run.recipe`; `home` is the picture's folder."""
-        each = {"prompt": self.prompts, "negative": self.negatives, "set": self.values}
-        told = {what: _unfolded(said, len(self.seeds)) for what, said in each.items()}
+        prompts, negatives = self.told()
+        told = {"prompt": prompts, "negative": negatives, "set": one_for_each(self.values, len(self.seeds))}
         plain = ("seeds", "classes", "sampler", "steps", "eta", "tolerance", "clip", "batch", "one_by_one")
         same = {name: getattr(self, name) for name in (*plain, "rescale", "threshold")}
         open_end = self.interval is not None and self.interval[1] is None
@@ -159,49 +167,54 @@ def origin(
     run: Run, recipe: Recipe, path: Path, *, index: int | None = None, columns: int | None = None
 ) -> Origin:
     """Where the recipe's pictures come from, for the file at `path`; the run is named as seen from there.
-    Raises SettingsError for a sampler that is not known by name."""
+    Raises SettingsError for a sampler that is not known by name, and for numbers beyond all reason."""
     if not isinstance(recipe.sampler, str):
         raise SettingsError(
             "only pictures of a sampler with a name can say how they were made: give its name"
         )
     names = {str(number): run.classes[number] for number in recipe.classes or () if number is not None}
-    return Origin(
-        library=__version__,
-        torch=torch.__version__,
-        machine=machine(run.device),
-        threads=torch.get_num_threads(),
-        noise_stream=noise.STREAM,
-        run=bundled_name(run.path) or seen_from(path.parent, run.path),
-        name=run.path.resolve().name,
-        model=run.card.core(),
-        weights=run.weights,
-        weights_sha256=run.sha256,
-        sampler=recipe.sampler,
-        steps=recipe.steps,
-        eta=recipe.eta,
-        guidance=recipe.guidance,
-        clip=recipe.clip,
-        grid=grid_hash(run, recipe),
-        seeds=recipe.seeds,
-        classes=recipe.classes,
-        class_names=names,
-        batch=recipe.batch,
-        one_by_one=recipe.one_by_one,
-        index=index,
-        columns=columns,
-        tolerance=recipe.tolerance,
-        prompts=_folded(recipe.prompts),
-        negatives=_folded(recipe.negatives),
-        values=_folded(recipe.values if recipe.values is None else tuple(map(_plain, recipe.values))),
-        also=tuple(AlsoSettings(**vars(one)) for one in recipe.also),
-        scales=dict(recipe.scales),
-        interval=_ends(recipe.interval),
-        rescale=recipe.rescale,
-        threshold=recipe.threshold,
-        judged=describe_judged(recipe.judged),
-        weaker=describe_weaker(recipe.weaker, lambda other: seen_from(path.parent, other)),
-        pulled=describe_pulled(recipe.pulled, lambda other: seen_from(path.parent, other)),
-    )
+    prompts, prompt_of = each_once(recipe.prompts)
+    try:
+        return Origin(
+            library=__version__,
+            torch=torch.__version__,
+            machine=machine(run.device),
+            threads=torch.get_num_threads(),
+            noise_stream=noise.STREAM,
+            run=bundled_name(run.path) or seen_from(path.parent, run.path),
+            name=run.path.resolve().name,
+            model=run.card.core(),
+            weights=run.weights,
+            weights_sha256=run.sha256,
+            sampler=recipe.sampler,
+            steps=recipe.steps,
+            eta=recipe.eta,
+            guidance=recipe.guidance,
+            clip=recipe.clip,
+            grid=grid_hash(run, recipe),
+            seeds=recipe.seeds,
+            classes=recipe.classes,
+            class_names=names,
+            batch=recipe.batch,
+            one_by_one=recipe.one_by_one,
+            index=index,
+            columns=columns,
+            tolerance=recipe.tolerance,
+            prompts=prompts,
+            prompt_of=prompt_of,
+            negatives=_folded(recipe.negatives),
+            values=_folded(recipe.values if recipe.values is None else tuple(map(_plain, recipe.values))),
+            also=tuple(AlsoSettings(**vars(one)) for one in recipe.also),
+            scales=dict(recipe.scales),
+            interval=_ends(recipe.interval),
+            rescale=recipe.rescale,
+            threshold=recipe.threshold,
+            judged=describe_judged(recipe.judged),
+            weaker=describe_weaker(recipe.weaker, lambda other: seen_from(path.parent, other)),
+            pulled=describe_pulled(recipe.pulled, lambda other: seen_from(path.parent, other)),
+        )
+    except ValidationError as error:
+        raise SettingsError(f"no picture's file can say this: {sentence(error)}") from None
 
 
 def _ends(interval: tuple[float, float] | None) -> tuple[float, float | None] | None:
@@ -219,10 +232,6 @@ def _folded(said: tuple[T, ...] | None) -> tuple[T, ...] | None:
     return said[:1] if said and all(one == said[0] for one in said) else said
 
 
-def _unfolded(said: tuple[T, ...] | None, n: int) -> tuple[T, ...] | None:
-    return said * n if said is not None and len(said) == 1 else said
-
-
 def _quoted(value: object) -> str:
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ",:\n") else text
@@ -235,9 +244,9 @@ def parameters(made: Origin, width: int, height: int) -> str:
     n = len(made.seeds)
     classes = [made.class_names.get(str(number)) for number in made.classes or ()]
     classes = made.judged.named() if made.judged is not None and not classes else classes
-    prompts, negatives = _unfolded(made.prompts, n), _unfolded(made.negatives, n)
+    prompts, negatives = made.told()
     prompts = made.pulled.captions(n) if made.pulled is not None and prompts is None else prompts
-    settings = [_set(one) for one in _unfolded(made.values, n) or ()]
+    settings = [_set(one) for one in one_for_each(made.values, n) or ()]
     rows = slice(None) if made.columns is not None else slice(at, at + 1)
     words = [_once((said or ())[rows]) for said in (classes, prompts, settings)]
     prompt, other = ", ".join(part for part in words if part), _once((negatives or ())[rows])
@@ -260,6 +269,18 @@ def parameters(made: Origin, width: int, height: int) -> str:
     }
     line = ", ".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value is not None)
     return f"{prompt}{against}\n{line}"
+
+
+def check_account(run: Run, recipe: Recipe) -> None:
+    """Raises SettingsError, before anything is drawn, where a file cannot say all that pictures of one batch
+    or grid follow from."""
+    made = origin(run, recipe, run.path / "x.png", columns=1)
+    said = json.dumps(made.model_dump(mode="json")), parameters(made, 1, 1)
+    if max(len(text.encode()) for text in said) > LONGEST_TEXT - (4 << 10):
+        raise SettingsError(
+            f"{len(recipe.seeds):,} pictures follow from more words than fit into a file with them: give "
+            "fewer or shorter prompts, or --out folder/ and a smaller --batch"
+        )
 
 
 def _once(said: Sequence[str | None]) -> str:
@@ -294,37 +315,11 @@ def check_places(made: Origin, where: Path | str) -> None:
     """Raises ImageFileError where seeds, classes and the place among them contradict each other."""
     n = len(made.seeds)
     wrong = made.classes is not None and len(made.classes) != n
-    each = (made.prompts, made.negatives, made.values)
+    of, texts = made.prompt_of, made.prompts or ()
+    each = (None if of is not None else made.prompts, made.negatives, made.values)
     wrong = wrong or any(said is not None and len(said) not in (1, n) for said in each)
+    wrong = wrong or (of is not None and (len(of) != n or max(of) >= len(texts)))
     wrong = wrong or (made.judged is not None and len(made.judged.classes) != n)
-    wrong = wrong or (made.pulled is not None and len(made.pulled.captions(n)) != n)
+    wrong = wrong or (made.pulled is not None and not made.pulled.fits(n))
     if wrong or (made.index or 0) >= n or (made.index is None) == (made.columns is None):
         raise ImageFileError(f"{where}: its account of how it was made contradicts itself: use another copy")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not as it was."""
-
-    what: str
-    then: str
-    now: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.then} then, {self.now} now"
-
-
-def differences(made: Origin, run: Run, recipe: Recipe) -> list[Difference]:
-    """What is not as it was when the picture was made, the most telling first."""
-    pairs = [
-        ("model", made.model[:12], run.card.core()[:12]),
-        ("weights", made.weights_sha256[:12], run.sha256[:12]),
-        *pairs_of(made.judged, made.weaker, made.pulled, recipe),
-        ("noise stream", str(made.noise_stream), str(noise.STREAM)),
-        ("grid of levels", made.grid[:12], grid_hash(run, recipe)[:12]),
-        ("sfumato", made.library, __version__),
-        ("torch", made.torch, torch.__version__),
-        ("machine", made.machine, machine(run.device)),
-        ("threads", str(made.threads), str(torch.get_num_threads())),
-    ]
-    return [Difference(what, then, now) for what, then, now in pairs if then != now]

@@ -1,4 +1,4 @@
-"""Making a picture again, and comparing it with the one that was there."""
+"""Making a picture again, comparing it with the one that was there, and what has changed since."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from sfumato import __version__, noise
 from sfumato.card import CARD
 from sfumato.cli.drawing import check_target, make_room, pixels, write_picture
 from sfumato.data.bundled import model_path
@@ -15,7 +17,8 @@ from sfumato.data.decode import decode
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid
 from sfumato.files.png import encode_png
-from sfumato.provenance import Difference, Origin, differences, read_origin
+from sfumato.guides.account import pairs_of
+from sfumato.provenance import Origin, grid_hash, machine, read_origin
 from sfumato.runs import Recipe, Run, load
 
 
@@ -43,6 +46,34 @@ class Verdict:
             f"{how}: largest difference {self.largest * 255:.3g} of 255, {self.changed:.3%} of the values, "
             f"PSNR {self.psnr:.1f} dB"
         )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was."""
+
+    what: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.then} then, {self.now} now"
+
+
+def differences(made: Origin, run: Run, recipe: Recipe) -> list[Difference]:
+    """What is not as it was when the picture was made, the most telling first."""
+    pairs = [
+        ("model", made.model[:12], run.card.core()[:12]),
+        ("weights", made.weights_sha256[:12], run.sha256[:12]),
+        *pairs_of(made.judged, made.weaker, made.pulled, recipe),
+        ("noise stream", str(made.noise_stream), str(noise.STREAM)),
+        ("grid of levels", made.grid[:12], grid_hash(run, recipe)[:12]),
+        ("sfumato", made.library, __version__),
+        ("torch", made.torch, torch.__version__),
+        ("machine", made.machine, machine(run.device)),
+        ("threads", str(made.threads), str(torch.get_num_threads())),
+    ]
+    return [Difference(what, then, now) for what, then, now in pairs if then != now]
 
 
 @dataclass(frozen=True)

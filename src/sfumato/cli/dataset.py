@@ -23,12 +23,22 @@ from sfumato.errors import SettingsError
 from sfumato.files import clean_temporaries, read_json, write_json
 from sfumato.files.atomic import write_atomic
 from sfumato.files.pictures import Pixels
-from sfumato.provenance import origin
+from sfumato.provenance import check_account, origin
 from sfumato.runs import MOST, Recipe, Run
 
 SETTINGS = "made-by.json"
 TABLE = "metadata.csv"
-OF_ONE = ("seeds", "classes", "class_names", "prompts", "values", "negatives", "index", "columns")
+OF_ONE = (
+    "seeds",
+    "classes",
+    "class_names",
+    "prompts",
+    "prompt_of",
+    "values",
+    "negatives",
+    "index",
+    "columns",
+)
 OF_THE_MOMENT = (
     "format",
     "made_by_model",
@@ -77,6 +87,8 @@ def write_dataset(run: Run, recipe: Recipe, out: Path) -> Path:
     _open(out, _settings(run, recipe), files)
     missing = [row for row, name in enumerate(files) if not (out / name).is_file()]
     done = len(files) - len(missing)
+    for part, _ in _parts(recipe, missing):
+        check_account(run, part)
     for part, rows in _parts(recipe, missing):
         for i, shown in enumerate(pixels(run, run.make(part))):
             path = out / files[rows[i]]

@@ -17,7 +17,7 @@ from sfumato.data.bundled import bundled_name
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
 from sfumato.level import spread_on
-from sfumato.provenance import origin, parameters
+from sfumato.provenance import check_account, origin, parameters
 from sfumato.runs import MOST, Recipe, Run, looked
 from sfumato.sampling import Step
 
@@ -176,6 +176,8 @@ def draw(run: Run, recipe: Recipe, target: Path, columns: int, film: Film | None
         raise SettingsError(
             f"{n:,} pictures do not fit into one grid or film of {GRID:,}: give --out folder/"
         )
+    for part in (recipe,) if one else recipe.parts():
+        check_account(run, part)
     make_room(target.parent if one else target)
     made: list[Tensor] = []
     looks: list[Tensor] = []

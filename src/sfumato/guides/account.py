@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -17,12 +17,32 @@ from sfumato.recipe import Recipe
 from sfumato.records.schedules import Part
 
 MOST = 100_000
+T = TypeVar("T")
 
 Text = Annotated[str, Field(max_length=4096)]
 Caption = Annotated[str, Field(max_length=LONGEST)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0, le=2**31)]
 Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+def each_once(said: tuple[T, ...] | None) -> tuple[tuple[T, ...] | None, tuple[int, ...] | None]:
+    """Each different one once, and whose is which; the latter None where it is one for all, or one for
+    each."""
+    different = tuple(dict.fromkeys(said or ()))
+    if said is None or len(different) in (1, len(said)):
+        return None if said is None else different, None
+    place = {one: i for i, one in enumerate(different)}
+    return different, tuple(place[one] for one in said)
+
+
+def one_for_each(
+    said: tuple[T, ...] | None, n: int, of: tuple[int, ...] | None = None
+) -> tuple[T, ...] | None:
+    """The same for each of n pictures again."""
+    if said is None or of is not None:
+        return None if said is None else tuple(said[i] for i in of or ())
+    return said * n if len(said) == 1 else said
 
 
 class JudgedSettings(Part):
@@ -59,11 +79,19 @@ class PulledSettings(Part):
     folder: Text
     sha256: Hash
     texts: Annotated[tuple[Caption, ...], Field(min_length=1, max_length=MOST)]
+    text_of: Annotated[tuple[Number, ...], Field(max_length=MOST)] | None = None
+    """The place of each picture's caption, where each different one is said once."""
     cutouts: Annotated[int, Field(ge=0, le=64)] = 0
 
     def captions(self, n: int) -> tuple[str, ...]:
         """One for each of n pictures."""
-        return self.texts * n if len(self.texts) == 1 else self.texts
+        return one_for_each(self.texts, n, self.text_of) or ()
+
+    def fits(self, n: int) -> bool:
+        """Whether it says captions of n pictures."""
+        if self.text_of is None:
+            return len(self.texts) in (1, n)
+        return len(self.text_of) == n and max(self.text_of) < len(self.texts)
 
     def asked(self, home: Path) -> dict[str, Any]:
         """Arguments of `Run.recipe`, for a picture in this folder."""
@@ -91,10 +119,14 @@ def describe_pulled(said: Pull | None, seen: Callable[[Path], str]) -> PulledSet
     """What an account says of CLIP guidance; `seen` says where the CLIP is, from the picture's folder."""
     if said is None:
         return None
-    texts = said.texts[:1] if len(set(said.texts)) == 1 else said.texts
-    place = seen(said.folder)
+    texts, of = each_once(said.texts)
     return PulledSettings(
-        scale=said.scale, folder=place, sha256=said.sha256, texts=texts, cutouts=said.cutouts
+        scale=said.scale,
+        folder=seen(said.folder),
+        sha256=said.sha256,
+        texts=texts or (),
+        text_of=of,
+        cutouts=said.cutouts,
     )
 
 

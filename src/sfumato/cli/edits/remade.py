@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from sfumato.cli.again import Verdict, compare, find_run, recipe_of
+from sfumato.cli.again import Difference, Verdict, compare, differences, find_run, recipe_of
 from sfumato.cli.drawing import check_target, pixels
 from sfumato.cli.edit import TASKS
 from sfumato.cli.edits.easel import DIRECTIONS, Easel, Result, Shelf, from_file
@@ -21,7 +21,7 @@ from sfumato.editing.record import Account, Edited, Source, is_edit, parse_edite
 from sfumato.errors import ImageFileError, RunError
 from sfumato.files.pictures import Pixels, grid, read_recipe
 from sfumato.files.png import encode_png
-from sfumato.provenance import Difference, Origin, differences, parse_origin
+from sfumato.provenance import Origin, parse_origin
 from sfumato.runs import Run, load
 
 DEPTH = 100
