@@ -18,10 +18,15 @@ class FirstSteps:
     def of(levels: Levels, share: float | int) -> FirstSteps:
         """The first `share` of the moves down these levels: none for 0, all for 1. Raises SettingsError for a
         share outside."""
-        if not 0 <= share <= 1:
-            raise SettingsError(f"a share of {share:g} of the steps: give one from 0, none, to 1, all")
+        check_share(share, "a share of")
         return FirstSteps(float(levels[round(share * (len(levels) - 1))].angle))
 
     def holds(self, level: Level) -> bool:
         """Whether this level is one of them."""
         return float(level.angle.max()) > self.angle + 1e-12
+
+
+def check_share(share: float | int, option: str) -> None:
+    """Raises SettingsError, by this name, for a share of the steps that is none."""
+    if not 0 <= share <= 1:
+        raise SettingsError(f"{option} {share:g}: give a share of the steps from 0, none, to 1, all")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.edits.easel import Easel, Result
-from sfumato.cli.edits.starts import bench_of, conditional, numbers
+from sfumato.cli.edits.starts import bench_of, conditional
 from sfumato.cli.edits.was import Was, taken_back
+from sfumato.conditions.attributes import number
 from sfumato.conditions.tokens import Tokenizer
 from sfumato.denoiser import Denoiser
-from sfumato.editing.first_steps import FirstSteps
+from sfumato.editing.first_steps import FirstSteps, check_share
 from sfumato.editing.invert import Unseen
 from sfumato.editing.job import Bench, Job
 from sfumato.editing.local_blend import LocalBlend, Places
@@ -35,29 +36,44 @@ class Change:
     weigh: tuple[str, ...]
     keep_rest: float | None = None
 
+    def __post_init__(self) -> None:
+        check_share(self.keep_words, "--keep-words")
+        check_share(self.keep_places, "--keep-places")
+        if self.keep_rest is not None and not 0 <= self.keep_rest < 1:
+            raise SettingsError(f"--keep-rest {self.keep_rest:g}: give a share from 0 to below 1, as 0.3")
+        for one in self.weigh:
+            factor_of(one)
+
     def drawn(self, easel: Easel) -> Result:
         """The picture, changed. Raises SettingsError where nothing is said of what it was or shall be."""
         if not (self.was.told or easel.conditioned):
             raise SettingsError("change into what? Say it with --class, --set or --prompt")
-        return Result(torch.cat([self._part(easel, bench_of(easel, part)) for part in easel.recipe.parts()]))
-
-    def _part(self, easel: Easel, b: Bench) -> Tensor:
-        was = self.was.recipe(b)
-        x, levels = taken_back(easel, b, b.run.denoiser(was), self.strength)
-        if not (self.keep_words or self.keep_places or self.weigh or self.keep_rest is not None):
-            return b.finished(Job(b.denoise, x, descend(levels)))
-        if b.recipe.also:
+        if self._paired and easel.recipe.also:
             raise SettingsError(
                 "--keep-words, --keep-places, --keep-rest and --weigh are about one prompt: leave --and and "
                 "--not out"
             )
+        words = self._words(easel)
+        parts = [self._part(easel, bench_of(easel, part), words) for part in easel.recipe.parts()]
+        return Result(torch.cat(parts))
+
+    @property
+    def _paired(self) -> bool:
+        """Whether the picture as it was is drawn beside the new one."""
+        return bool(self.keep_words or self.keep_places or self.weigh) or self.keep_rest is not None
+
+    def _part(self, easel: Easel, b: Bench, words: Words | None) -> Tensor:
+        was = self.was.recipe(b)
+        x, levels = taken_back(easel, b, b.run.denoiser(was), self.strength)
+        if not self._paired:
+            return b.finished(Job(b.denoise, x, descend(levels)))
         pair = both_of(was, b.recipe)
         two = replace(b, recipe=pair, noise=Noise(pair.seeds))
-        return two.finished(both(Unseen(self._pairs(b, was, pair, levels)), x, levels))
+        return two.finished(both(Unseen(self._pairs(b, was, pair, levels, words)), x, levels))
 
-    def _pairs(self, b: Bench, was: Recipe, pair: Recipe, levels: Levels) -> Denoiser:
+    def _pairs(self, b: Bench, was: Recipe, pair: Recipe, levels: Levels, words: Words | None) -> Denoiser:
         """The pairs inside the recipe's guidance and bound."""
-        words, share = self._words(b), self.keep_words or (1.0 if self.weigh else 0.0)
+        share = self.keep_words or (1.0 if self.weigh else 0.0)
         local = None
         if words is not None and self.keep_rest is not None:
             local = Places(words.gone, self.keep_rest), Places(words.come, self.keep_rest)
@@ -72,11 +88,11 @@ class Change:
         guided = b.run.denoiser(pair, told_all=pairs)
         return guided if local is None else LocalBlend(guided, *local)
 
-    def _words(self, b: Bench) -> Words | None:
+    def _words(self, easel: Easel) -> Words | None:
         """The two captions, word by word. Raises SettingsError for a model that does not read words."""
         if not (self.keep_words or self.weigh or self.keep_rest is not None):
             return None
-        text, now = b.run.conditions.text, (b.recipe.prompts or (None,))[0]
+        text, now = easel.run.conditions.text, (easel.recipe.prompts or (None,))[0]
         if not isinstance(text, Tokenizer) or now is None:
             raise SettingsError(
                 "--keep-words, --keep-rest and --weigh are about the words of a --prompt: they need one, and "
@@ -85,10 +101,18 @@ class Change:
         old, new = text.rows([self.was.prompt or now, now]).tolist()
         aligned = words(old, new)
         for said in self.weigh:
-            word, _, factor = said.rpartition("=")
-            at = places_of(text, word, now)
-            aligned = weighed(aligned, at, numbers(factor, "--weigh")[0])
+            word, factor = factor_of(said)
+            aligned = weighed(aligned, places_of(text, word, now), factor)
         return aligned
+
+
+def factor_of(said: str) -> tuple[str, float]:
+    """ "red=2": the word, and how many times it counts. Raises SettingsError."""
+    word, _, factor = said.rpartition("=")
+    times = number(factor)
+    if not word or times is None:
+        raise SettingsError(f"--weigh {said!r}: say it as WORD=NUMBER, as in {word or said}=2")
+    return word, times
 
 
 def both_of(old: Recipe, new: Recipe) -> Recipe:

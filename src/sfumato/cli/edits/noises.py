@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.edits.options import Draw, Task
+from sfumato.cli.edits.options import ONE, Draw, Task
 
 
 def invert(
@@ -39,7 +39,7 @@ def invert(
     def draw(easel: Easel) -> Result:
         recipe = easel.recipe
         if len(recipe.seeds) > 1:
-            raise SettingsError("an inversion finds one noise: leave -n out, and name one class at most")
+            raise SettingsError("an inversion finds one noise: name one class at most")
         b = bench(easel.run, recipe)
         check_plain(b.how)
         picture = b.rows(easel.picture())
@@ -115,7 +115,7 @@ def vary(
 
 
 TASKS = (
-    Task(invert, sampler="ddim", beside="noise"),
-    Task(interpolate, together=True, least=0, sampler="ddim", beside="film"),
+    Task(invert, sampler="ddim", beside="noise", without=ONE),
+    Task(interpolate, together=True, least=0, sampler="ddim", beside="film", without=ONE),
     Task(vary, least=0, sampler="ddim"),
 )

@@ -106,7 +106,8 @@ class Task:
 
     together: it takes all pictures at once, as an interpolation does, and not each for itself. least: how
     many pictures it needs; what needs none may be given noise by --seed. sampler: its own, where none is
-    asked for. beside: its option that names a file to be written beside the results.
+    asked for. beside: its option that names a file to be written beside the results. without: what of `Asked`
+    would mean nothing to it, which it does not take.
     """
 
     function: Callable[..., Draw]
@@ -114,6 +115,7 @@ class Task:
     least: int = 1
     sampler: str | None = None
     beside: str | None = None
+    without: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -144,6 +146,7 @@ class Task:
                 lacking.get(f.name, inspect.Parameter.empty if f.default is MISSING else f.default),
             )
             for f in fields(Asked)
+            if f.name not in self.without
         ]
         arguments = [p for p in asked if p.default is inspect.Parameter.empty]
         options = [p for p in asked if p.default is not inspect.Parameter.empty]
@@ -157,6 +160,10 @@ class Task:
         run.__doc__ = self.function.__doc__
         run.__annotations__ = {}
         return run
+
+
+ONE = ("number", "ensemble")
+"""What a task does not take that makes one sheet, or always the same picture."""
 
 
 def task(function: Callable[..., Draw]) -> Task:

@@ -39,9 +39,9 @@ def style(
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.starts import bench_of
     from sfumato.cli.edits.was import Was, taken_back
-    from sfumato.editing.first_steps import FirstSteps
+    from sfumato.editing.first_steps import FirstSteps, check_share
     from sfumato.editing.job import Bench, Job
-    from sfumato.editing.style import Statistics, Structured
+    from sfumato.editing.style import Statistics, Structured, coarse
     from sfumato.errors import SettingsError
     from sfumato.plans import descend
 
@@ -49,6 +49,7 @@ def style(
         raise SettingsError(
             f"--weight {weight:g}: give one from 0, nothing of the reference, to 1, all of it"
         )
+    check_share(until, "--until")
     was = Was(was_class, was_prompt, tuple(was_set or ()))
 
     def draw(easel: Easel) -> Result:
@@ -56,6 +57,8 @@ def style(
             raise SettingsError("in what style? Say it with --prompt, --class or --set, or by a --reference")
         of = None if reference is None else easel.picture(reference, "style")[None]
         content = None if structure is None else easel.picture()[None]
+        if content is not None and structure is not None:
+            coarse(content, structure)  # which says what is wrong with it, if anything
 
         def made(b: Bench) -> Tensor:
             x, levels = taken_back(easel, b, b.run.denoiser(was.recipe(b)), strength)

@@ -50,10 +50,7 @@ class Way:
     def drawn(self, easel: Easel) -> Result:
         """The pictures, in rows where they are a sheet."""
         if len(easel.recipe.seeds) > 1:
-            raise SettingsError(
-                "a way has --frames pictures and one condition: leave -n out, name one class, and the last "
-                "picture's by --to-class"
-            )
+            raise SettingsError("a way begins in one condition: name one class, and the last by --to-class")
         seeds = [] if self.seeds is None else whole(self.seeds, "--seeds")
         seeds = seeds or ([] if easel.images else list(easel.recipe.seeds[:1]))
         many = len(easel.images) + len(seeds)

@@ -1,0 +1,130 @@
+"""What cannot be is told before the work, in a sentence: too much for a file, or for the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from corpora import told
+from sfumato import cli, runs
+from sfumato.files.pictures import read_recipe
+from sfumato.provenance import parse_origin
+from sfumato.runs import Run
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one sentence of a command that fails."""
+    assert cli.run([str(word) for word in words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is looked at."""
+
+    def looked(*_: object, **__: object) -> None:
+        raise AssertionError("a model was looked at before the mistake was told")
+
+    monkeypatch.setattr(Run, "denoiser", looked)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_lack_of_memory_is_a_sentence(
+    error: Exception, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "load", full)
+    assert "--batch" in refused(capsys, "sample", home / "pets")
+
+
+def test_another_runtime_error_is_not_taken_for_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(runs, "load", wrong)
+    with pytest.raises(RuntimeError, match="mat1"):
+        cli.run(["sample", str(home / "pets")])
+
+
+@pytest.mark.usefixtures("untouched")
+def test_what_no_file_can_say_is_told_before_the_drawing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", tmp_path / "x.png")
+    assert "guidance" in refused(capsys, "sample", home / "pets", "--class", "cat", "--guidance", "1e7", *out)
+    assert "steps" in refused(capsys, "sample", home / "pets", "--steps", 100_001, *out)
+    told.run(tmp_path / "told")
+    prompts = [word for i in range(40) for word in ("--prompt", f"a red cat {i} " * 140)]
+    assert "shorter prompts" in refused(capsys, "sample", tmp_path / "told", "-n", 1, *prompts, *out)
+
+
+def test_each_prompt_is_written_once_and_whose_it_is(tmp_path: Path) -> None:
+    """64 pictures of two long prompts in one grid: too much if each were written with every picture. A
+    picture of before, with a prompt for each, is read as it was."""
+    told.run(tmp_path / "told")
+    prompts, out = ["a red cat " * 100, "a blue dog " * 100], tmp_path / "x.png"
+    words = ["sample", str(tmp_path / "told"), "-n", "32", "--prompt", prompts[0], "--prompt", prompts[1]]
+    assert cli.run([*words, "--steps", "1", "--sampler", "ddim", "--out", str(out)]) == 0
+    account = read_recipe(out)
+    assert (account["prompts"], account["prompt_of"]) == (prompts, [0] * 32 + [1] * 32)
+    each = tuple(prompts[i // 32] for i in range(64))
+    before = {**account, "prompts": list(each)}
+    del before["prompt_of"]
+    for said in (account, before):
+        assert parse_origin(said, out).asked(tmp_path)["prompt"] == each
+    assert cli.run(["replay", str(out)]) == 0
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("img2img", "{run}", "{x}", "--out", "{x}"), "made from"),
+        (("img2img", "{run}", "{x}", "-n", 1100, "--out", "{out}"), "one grid of 1,024"),
+        (("directions", "{run}", "--count", 9, "--pictures", 8), "--count 9: give 1 to 7 or more --pictures"),
+        (
+            ("change", "{run}", "{x}", "--class", "cat", "--and", "class=ox", "--keep-rest", 0.3),
+            "leave --and",
+        ),
+        (("change", "{run}", "{x}", "--class", "cat", "--keep-words", 0.5), "words of a --prompt"),
+        (("change", "{run}", "{x}", "--class", "cat", "--keep-words", 2), "--keep-words 2: give a share"),
+        (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red"), "as in red=2"),
+        (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red=2,3"), "as in red=2"),
+        (("style", "{run}", "{x}", "--class", "cat", "--structure", 3), "divisor"),
+        (
+            ("style", "{run}", "{x}", "--class", "cat", "--structure", 2, "--until", 2),
+            "--until 2: give a share",
+        ),
+        (("interpolate", "{run}", "{x}", "{x}", "--frames", 2, "--seeds", "1,2"), "--frames 2: give 4"),
+        (("interpolate", "{run}", "--sheet", "--seeds", "1,2,3,4,5"), "four corners"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_told_before_the_first_look(
+    words: tuple[object, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "x.png")
+    places = {"{run}": home / "pets", "{x}": tmp_path / "x.png", "{out}": tmp_path / "out.png"}
+    assert said in refused(capsys, "edit", *(places.get(str(word), word) for word in words))
+
+
+@pytest.mark.parametrize("task", ["interpolate", "slide", "directions", "invert"])
+def test_what_means_nothing_to_a_task_is_refused_by_its_own_name(
+    task: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("-n", "--ensemble"):
+        assert cli.run(["edit", task, str(home / "pets"), option, "4"]) == 2
+        assert f"No such option: {option}" in capsys.readouterr().err
