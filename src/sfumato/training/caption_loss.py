@@ -55,8 +55,7 @@ class CaptionLoss(Learner):
         self.settle(self.head, device, 1e-3, (0.9, 0.999))
 
     def watch(self, trial: Trial, losses: Tensor, places: Sequence[int]) -> Tensor | None:
-        tokens = trial.told["tokens"]
-        assert isinstance(tokens, Tensor)
+        tokens = torch.as_tensor(trial.told["tokens"])
         states, pooled = self._encoder(tokens)
         said = self.head(torch.cat([states.mean(1), pooled], dim=1))
         thumbnail = F.adaptive_avg_pool2d(trial.x0, self.size).flatten(1)
