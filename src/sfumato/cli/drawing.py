@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data.bundled import bundled_name
+from sfumato.data.bundled import home_of
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
 from sfumato.level import spread_on
@@ -91,8 +91,7 @@ def check_target(out: Path) -> None:
 
 
 def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
-    """Where pictures go if nobody says: RUN/samples/, or samples/ here for a model of the package, by a name
-    that tells them apart."""
+    """Where pictures go if nobody says: RUN/samples/, by a name that tells them apart."""
     sampler = recipe.sampler if isinstance(recipe.sampler, str) else "sampler"
     pace = f"tolerance{recipe.tolerance:g}" if recipe.steps is None else str(recipe.steps)
     words = [sampler, pace, f"seed{recipe.seeds[0]}", f"n{len(recipe.seeds)}"]
@@ -108,8 +107,7 @@ def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
     words += [run.weights] if run.weights != "ema" else []
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120]
-    home = run.path if bundled_name(run.path) is None else Path()
-    return home / "samples" / (name if len(recipe.seeds) > GRID else f"{name}.png")
+    return home_of(run.path) / "samples" / (name if len(recipe.seeds) > GRID else f"{name}.png")
 
 
 @dataclass(frozen=True)

@@ -159,18 +159,20 @@ def report(
 ) -> None:
     """Make the report and the model card of a run again, from what is stored. Nothing is measured."""
     from sfumato.cli.evaluating import written
+    from sfumato.data.bundled import home_of, model_path
     from sfumato.errors import RunError
     from sfumato.reporting.energy import estimate
     from sfumato.reporting.measuring import Said
     from sfumato.reporting.stored import stored
 
     estimate(0.0, watts)
-    home = run / "evaluation"
-    found = stored(run)
+    folder = model_path(run)
+    home = home_of(folder) / "evaluation"
+    found = stored(folder, home)
     if not home.is_dir():
         raise RunError(f"{run}: not evaluated yet: sfumato evaluate {run} DATA")
     Said(licence, data_licence, watts).kept(home)
-    written(stored(run, home, found.card))
+    written(stored(folder, home, found.card))
 
 
 def compare(

@@ -14,7 +14,7 @@ from sfumato.cli import likelihood
 from sfumato.cli.drawing import make_room
 from sfumato.cli.telling import on_one_line, telling
 from sfumato.conditions.clip import open_clip
-from sfumato.data.bundled import open_source
+from sfumato.data.bundled import home_of, model_path, open_source
 from sfumato.data.fit import Resize
 from sfumato.errors import SettingsError
 from sfumato.evaluation.features.extractor import FOLDERS, open_extractor
@@ -28,7 +28,7 @@ from sfumato.reporting.measuring import Looking, Said
 from sfumato.reporting.model_card import write_model_card
 from sfumato.reporting.report import write_report
 from sfumato.reporting.stored import RECORDS, Stored, read_records, stored
-from sfumato.reporting.subject import home_of, subject
+from sfumato.reporting.subject import subject
 from sfumato.runs import load
 from sfumato.training.device import choose_device
 
@@ -131,7 +131,7 @@ def run(
     opened = load(path, how.device, how.weights)
     process = likelihood.process(opened, asked) if wanted.nll or wanted.rate_distortion else None
     eyes = look(how.device) if wanted.pictures else None
-    home = home_of(opened) if how.out is None else how.out
+    home = home_of(opened.path) / "evaluation" if how.out is None else how.out
     make_room(home)
     if wanted.pictures or wanted.loss:
         with telling("reading pictures") as told:
@@ -242,7 +242,7 @@ def comparison(a: Path, b: Path) -> Iterator[str]:
 
 def _newest(path: Path) -> dict[tuple[str, str, str | None], Record]:
     """The newest record of each metric, extractor and group."""
-    place = path if path.is_file() else path / "evaluation" / RECORDS
+    place = path if path.is_file() else home_of(model_path(path)) / "evaluation" / RECORDS
     if not place.is_file() and (path / RECORDS).is_file():
         place = path / RECORDS
     if not place.is_file():

@@ -43,6 +43,7 @@ def look(
     """Look inside a run: its schedule, its loss at each noise level, how sure it is. Without --schedule,
     --loss or --uncertainty: all three, the loss if DATA is given. Figures go into a folder."""
     from sfumato.cli import looking
+    from sfumato.data.bundled import home_of
     from sfumato.errors import SettingsError
     from sfumato.runs import load
 
@@ -59,7 +60,7 @@ def look(
     if data is not None and not (loss or every):
         raise SettingsError("DATA is looked at by --loss alone: add --loss, or leave DATA out")
     opened = load(run, device, weights)
-    folder = out or opened.path / "look"
+    folder = out or home_of(opened.path) / "look"
     if schedule or every:
         looking.show(looking.schedule(opened, folder))
     if data is not None:

@@ -195,7 +195,7 @@ def _counts(text: str) -> tuple[int, ...]:
 def _keep(run: Run, found: Tuning, scale: float | dict[str, float] | None, store: bool) -> None:
     """Keeps a better sampler, or says how to sample by it."""
     from sfumato.card import CARD
-    from sfumato.data.bundled import bundled_name
+    from sfumato.data.bundled import bundled_name, called
     from sfumato.tuning.kept import keep
 
     best = found.verdict.winner
@@ -204,9 +204,11 @@ def _keep(run: Run, found: Tuning, scale: float | dict[str, float] | None, store
     eta = "" if best.candidate.eta is None else f" --eta {best.candidate.eta:g}"
     ours = (run.path / CARD).is_file() and bundled_name(run.path) is None
     if not (store and ours):
-        why = "" if ours else f" ({run.path} keeps no default of yours)"
+        why = "" if ours else f" ({called(run.path)} keeps no default of yours)"
         typer.echo(f"not stored{why}; sample by it with")
-        typer.echo(f"  sfumato sample {run.path} --sampler {best.candidate.name} --steps {best.steps}{eta}")
+        typer.echo(
+            f"  sfumato sample {called(run.path)} --sampler {best.candidate.name} --steps {best.steps}{eta}"
+        )
         return
     card = keep(run, found, scale if isinstance(scale, float) else None)
     typer.echo(f"stored as the default of {run.path}: {card.sampler.name}, {card.sampler.steps} steps{eta}")

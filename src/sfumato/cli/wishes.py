@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import number
+from sfumato.data.bundled import called
 from sfumato.errors import SettingsError
 from sfumato.folders.classifier import WEIGHTS
 from sfumato.guides.classifier import names_of
@@ -71,12 +72,12 @@ def interval_of(said: str | None) -> tuple[float, float] | None:
 
 def possible(run: Run) -> Iterator[str]:
     """What the run's model can be told, and a command that tells it something."""
-    conditions = run.conditions
+    conditions, name = run.conditions, called(run.path)
     lines = [*conditions.describe(), *_judged(run)]
     if not lines:
-        yield f"{run.path} takes no conditions: sfumato sample {run.path} -n 16"
+        yield f"{name} takes no conditions: sfumato sample {name} -n 16"
         return
-    yield f"{run.path} can be told"
+    yield f"{name} can be told"
     yield from (f"  {line}" for line in lines)
     words = [f'--class "{conditions.classes.names[0]}"'] if conditions.classes is not None else []
     for item in conditions.attributes.items:
@@ -84,7 +85,7 @@ def possible(run: Run) -> Iterator[str]:
         words.append(f'--set "{item.name}={"|".join(value) if isinstance(value, tuple) else value}"')
     words += ['--prompt "..."'] if conditions.text is not None else []
     if words:
-        yield f"  sfumato sample {run.path} {' '.join(words)}"
+        yield f"  sfumato sample {name} {' '.join(words)}"
 
 
 def _judged(run: Run) -> list[str]:

@@ -45,6 +45,18 @@ def bundled_name(path: Path) -> str | None:
     return path.name if path.resolve().parent == _HERE.resolve() else None
 
 
+def called(model: Path) -> str:
+    """What a command is given to mean the model in this folder: a bundled model's name, or the folder."""
+    return bundled_name(model) or str(model)
+
+
+def home_of(model: Path) -> Path:
+    """Where what is made with the model in this folder goes if nobody says: there; of a bundled model into
+    NAME-made, here."""
+    name = bundled_name(model)
+    return model if name is None else Path(f"{name}-made")
+
+
 def digits_path() -> Path:
     """The bundled digits: `images` uint8 (10000, 28, 28), `labels` uint8 (10000,)."""
     return _HERE / BUNDLED["digits"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sfumato.data.bundled import called
 from sfumato.reporting.numbers import figure, places
 from sfumato.reporting.stored import Stored
 from sfumato.reporting.trend import RISEN, held_out, overfit_since
@@ -84,7 +85,11 @@ def _quality(run: Stored) -> Iterator[Advice]:
     if run.tuned is None:
         todo = "First a better sampler, or more steps; then longer training; a larger network after that."
         yield Advice(
-            "warning", "quality", said, todo, f"sfumato tune-sampler {run.path} --metric kid --data DATA"
+            "warning",
+            "quality",
+            said,
+            todo,
+            f"sfumato tune-sampler {called(run.path)} --metric kid --data DATA",
         )
     else:
         yield Advice("warning", "quality", said, "Longer training, and a larger network after that.")
@@ -196,7 +201,8 @@ def _left_out(run: Stored) -> Iterator[Advice]:
             continue
         todo += "training in which each class is seen equally often"
         todo += "." if asked else "; sfumato sample --balanced evens out what is drawn."
-        yield Advice("warning", "left-out", said, todo, "sfumato train DATA --out RUN --balance 0")
+        anew = f"sfumato train DATA --out {called(run.path)}-balanced --balance 0"
+        yield Advice("warning", "left-out", said, todo, anew)
     kinds = _kinds(found["modes"] or {})
     if kinds:
         yield Advice("warning", "left-out", kinds, "Longer training and less guidance make it more various.")
@@ -264,7 +270,7 @@ def _stale(run: Stored) -> Iterator[Advice]:
         for name in ("losses", "novelty", "coverage", "likelihood", "rate-distortion")
         if newest and run.parts.get(name, {}).get("weights_sha256", newest) != newest
     ]
-    again = f"sfumato evaluate {run.path} DATA"
+    again = f"sfumato evaluate {called(run.path)} DATA"
     if old:
         yield Advice(
             "warning",
@@ -292,7 +298,7 @@ def _unmeasured(run: Stored) -> Iterator[Advice]:
     if missing:
         yield Advice(
             "note", "unmeasured", f"Not measured yet: {', '.join(missing)}.", "Measure it.",
-            f"sfumato evaluate {run.path} DATA",
+            f"sfumato evaluate {called(run.path)} DATA",
         )  # fmt: skip
 
 

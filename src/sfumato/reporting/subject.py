@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.card import CARD
-from sfumato.data.bundled import BUNDLED, bundled_name, model_path, open_source
+from sfumato.data.bundled import BUNDLED, model_path, open_source
 from sfumato.data.dataset import DataSet
 from sfumato.data.fit import Resize
 from sfumato.data.ingest import Progress
@@ -102,12 +102,6 @@ def is_run(path: Path) -> bool:
     """Whether this is a model: a run's folder, one of diffusers or a bundled model's name."""
     folder = model_path(path)
     return (folder / CARD).is_file() or (folder.is_dir() and is_foreign(folder))
-
-
-def home_of(run: Run) -> Path:
-    """Where the evaluation of a run lies: in its folder; of a model of the package, here."""
-    bundled = bundled_name(run.path)
-    return run.path / "evaluation" if bundled is None else Path(f"{bundled}-evaluation")
 
 
 def data_summary(of: Subject) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.edits.options import Draw, Task
+from sfumato.cli.edits.options import ONE, Draw, Task
 
 FILE = "directions.safetensors"
 SHOWN = {"features": (-6.0, -3.0, 0.0, 3.0, 6.0), "noise": (-2.0, -1.0, 0.0, 1.0, 2.0)}
@@ -72,6 +72,7 @@ def directions(
     from sfumato.cli.drawing import make_room
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.found import begun, find, looked_at, shown
+    from sfumato.data.bundled import home_of
     from sfumato.editing.directions import save_directions
     from sfumato.errors import SettingsError
 
@@ -85,7 +86,7 @@ def directions(
         made = shown(easel, found, of[0], list(range(count)), SHOWN[space])
 
         def beside(_: Path) -> list[Path]:
-            path = easel.run.path / FILE if file is None else file
+            path = home_of(easel.run.path) / FILE if file is None else file
             about = {"weights": easel.run.sha256, "run": easel.run.path.resolve().name}
             make_room(path.parent)
             save_directions(path, found, about)
@@ -111,14 +112,15 @@ def slide(
     from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.found import begun, opened, shown
     from sfumato.cli.edits.starts import numbers, whole
+    from sfumato.data.bundled import home_of
     from sfumato.errors import SettingsError
 
     asked, which = None if amounts is None else numbers(amounts, "--amounts"), whole(direction, "--direction")
 
     def draw(easel: Easel) -> Result:
         if len(easel.recipe.seeds) > 1:
-            raise SettingsError("a slider moves one picture: leave -n out, and name one class at most")
-        found, told = opened(easel, easel.run.path / FILE if file is None else file)
+            raise SettingsError("a slider moves one picture: name one class at most")
+        found, told = opened(easel, home_of(easel.run.path) / FILE if file is None else file)
         steps = SHOWN[found.space] if asked is None else asked
         rows = [found.chosen(number) for number in which]
         if len(rows) * len(steps) > GRID:
@@ -134,6 +136,6 @@ def slide(
 
 TASKS = (
     Task(change, sampler="ddim"),
-    Task(directions, together=True, least=0, sampler="ddim", beside="file"),
-    Task(slide, least=0, sampler="ddim"),
+    Task(directions, together=True, least=0, sampler="ddim", beside="file", without=ONE),
+    Task(slide, least=0, sampler="ddim", without=ONE),
 )

@@ -51,7 +51,9 @@ def cascade(
         run=base, images=[], number=number, class_=class_, set_=set_, prompt=prompt, guidance=guidance,
         steps=steps, seed=seed, batch=batch, device=device, weights=weights,
     )  # fmt: skip
-    folder = upscalers[-1] / "edits" if out is None else out
+    from sfumato.data.bundled import home_of, model_path
+
+    folder = home_of(model_path(upscalers[-1])) / "edits" if out is None else out
     for path in _stages(first, upscalers, folder, augment):
         typer.echo(str(path))
 

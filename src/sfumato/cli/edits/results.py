@@ -18,13 +18,13 @@ import torch
 from sfumato.cli.drawing import GRID, check_target, make_room
 from sfumato.cli.edits.easel import Easel, Result, Shelf, wanted
 from sfumato.cli.edits.options import Asked, Draw, Task
-from sfumato.data.bundled import bundled_name
+from sfumato.data.bundled import home_of
 from sfumato.data.fit import Resize
 from sfumato.editing.record import Edited, Source, pixel_hash
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels, grid, write_png
 from sfumato.inside.deviation import Deviation, deviation_of
-from sfumato.provenance import origin, seen_from
+from sfumato.provenance import check_account, origin, seen_from
 from sfumato.runs import Recipe, Run, load
 
 Shows = Literal["picture", "mean", "deviation"]
@@ -39,11 +39,9 @@ class Target:
 
     @staticmethod
     def of(run: Run, out: Path | None, many: bool) -> Target:
-        """As --out says; without it RUN/edits/, or edits/ here for a model of the package. Raises
-        SettingsError for several pictures and one file."""
+        """As --out says; without it RUN/edits/. Raises SettingsError for several pictures and one file."""
         if out is None:
-            home = run.path if bundled_name(run.path) is None else Path()
-            return Target(home / "edits", True)
+            return Target(home_of(run.path) / "edits", True)
         one = out.suffix.lower() == ".png" and not out.is_dir()
         if one and many:
             raise SettingsError(f"--out {out}: several pictures do not go into one file: give a folder")
@@ -94,8 +92,6 @@ def write(
     """Writes a result, each file with its whole account; yields the paths."""
     shown, recipe = result.expressed(easel.run), easel.recipe
     files = Files(easel, task, own)
-    if ensemble and result.columns is not None:
-        raise SettingsError(f"--ensemble: {task.name} makes a sheet of pictures: leave it out")
     if ensemble:
         for shows in ("mean", "deviation"):
             path = target.named(files, recipe, f"-{shows}")
@@ -110,10 +106,6 @@ def write(
                 path = target.named(files, part.take([i]))
                 yield files.write(path, shown[done + i], part, index=i)
             done += len(part.seeds)
-    elif len(shown) > GRID:
-        raise SettingsError(
-            f"{len(shown):,} results do not fit into one grid of {GRID:,}: give --out folder/"
-        )
     else:
         path = target.named(files, recipe)
         yield files.write(path, sheet(shown, "picture", columns), recipe, columns=columns)
@@ -193,13 +185,41 @@ def _said(value: Any, folder: Path) -> Any:
     return value
 
 
+def check_places(task: Task, asked: Asked, own: Mapping[str, Any]) -> None:
+    """Raises SettingsError, before the first look, for a file that would stand in the place of one that the
+    edit is made from, of its result, or of another picture's."""
+    if asked.out is not None:
+        check_target(asked.out)
+    beside: Path | None = None if task.beside is None else own[task.beside]
+    if beside is not None and len(asked.images) > 1 and not task.together:
+        raise SettingsError(f"--{task.beside} {beside} holds one picture's: leave it out for several")
+    read = [*asked.images, *(own[name] for name in task.files if name != task.beside)]
+    known = {one.resolve() for one in read if one is not None}
+    for option, path in (("out", asked.out), (task.beside, beside)):
+        if path is not None and path.resolve() in known:
+            raise SettingsError(
+                f"--{option} {path} is what the edit is made from, or its result: give another place"
+            )
+        known |= set[Path]() if path is None else {path.resolve()}
+
+
+def check_room(run: Run, recipe: Recipe, target: Target, ensemble: bool) -> None:
+    """Raises SettingsError, before the first look, for more than fits into one file."""
+    whole = ensemble or not target.folder
+    if len(recipe.seeds) > GRID and not target.folder and not ensemble:
+        raise SettingsError(
+            f"{len(recipe.seeds):,} results do not fit into one grid of {GRID:,}: give --out folder/"
+        )
+    for part in (recipe,) if whole else recipe.parts():
+        check_account(run, part)
+
+
 def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Path]:
     """Does a task as the command line asks: yields what it tells, and the files that it writes."""
     how = next((one for one in get_args(Resize) if one == asked.resize), None)
     if asked.resize is not None and how is None:
         raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {asked.resize!r}")
-    if asked.out is not None:
-        check_target(asked.out)
+    check_places(task, asked, own)
     run = load(asked.run, asked.device, asked.weights)
     if asked.sampler is None and task.sampler is not None:
         asked = replace(asked, sampler=task.sampler)
@@ -209,6 +229,7 @@ def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Pat
         [asked.images] if task.together or not asked.images else [[image] for image in asked.images]
     )
     target = Target.of(run, asked.out, many=len(groups) > 1)
+    check_room(run, recipe, target, asked.ensemble is not None)
     for images in groups:
         easel = Easel(run, recipe, tuple(images), how, Shelf())
         result: Result = draw(easel)
