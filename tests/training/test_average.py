@@ -109,6 +109,10 @@ def test_snapshots_on_disk(tmp_path: Path) -> None:
     assert float((rebuild(tmp_path, 0.07)["w"].double() - direct[0.07]).abs().max()) < 5e-3
     with pytest.raises(RunError, match="kept no averages"):
         rebuild(tmp_path / "none", 0.07)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "averages").write_text("no folder")
+    with pytest.raises(RunError, match="averages: making failed"):
+        write_snapshot(tmp_path / "taken", snapshots[0])
 
 
 def test_swapping_restores_every_bit_and_views_stay(model: Callable[..., Model]) -> None:

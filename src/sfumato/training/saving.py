@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from sfumato.errors import RunError
@@ -10,6 +11,8 @@ from sfumato.training.state import State
 from sfumato.training.vault import Memory, Vault
 
 _MEMORY_EVERY, _SAVE_SHARE = 100, 0.015
+_RETRY = 60
+"""Seconds after a failure in which nothing is tried that can wait."""
 
 
 class Saving:
@@ -17,7 +20,7 @@ class Saving:
 
     def __init__(self, state: State, vault: Vault, settings: TrainSettings, habits: Habits) -> None:
         self.state, self.vault, self.settings, self.habits = state, vault, settings, habits
-        self._at, self._cost = time.monotonic(), 0.0
+        self._at, self._cost, self._again = time.monotonic(), 0.0, -math.inf
         self._position = state.counters.position
 
     @property
@@ -37,19 +40,26 @@ class Saving:
         sentences for people. Raises RunError if the `last` state of a run cannot be."""
         c = self.state.counters
         kept, saved = self.settings.snapshots(share), last or best or (not skipped and self._due())
-        try:
-            if kept > c.snapshots and not skipped:
+        failed: list[RunError] = []  # a full disk may have room again: training need not end for it
+        if kept > c.snapshots and not skipped and (last or time.monotonic() > self._again):
+            try:  # before the state, which says how many were kept
                 self.vault.keep_averages(self.state)
                 c.snapshots = kept
-            if saved:
+            except RunError as error:
+                failed.append(error)
+        if saved:
+            try:
                 self.save()
                 if best:
                     self.vault.mark_best(c.step)
-        except RunError as error:  # a full disk may have room again: training need not end for it
-            if last:
-                raise
-            return False, (f"not saved: {error}",)
-        return saved, ()
+            except RunError as error:
+                failed.append(error)
+                saved = False
+        if failed and last:
+            raise failed[-1]
+        if failed:
+            self._again = time.monotonic() + _RETRY
+        return saved, tuple(f"not saved: {error}" for error in failed)
 
     def _due(self) -> bool:
         step = self.state.counters.step
@@ -58,4 +68,4 @@ class Saving:
         if self.habits.save_every is not None:
             return step % self.habits.save_every == 0
         wait = max(60 * self.habits.save_minutes, self._cost / _SAVE_SHARE)
-        return time.monotonic() - self._at > wait
+        return time.monotonic() > max(self._at + wait, self._again)

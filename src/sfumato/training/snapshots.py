@@ -8,15 +8,18 @@ from torch import Tensor
 
 from sfumato.errors import ModelFileError, RunError
 from sfumato.files import read_tensors, write_tensors
+from sfumato.files.atomic import told
 from sfumato.training.average import Snapshot, reconstruct
 
 AVERAGES = "averages"
 
 
 def write_snapshot(run: Path, snapshot: Snapshot) -> Path:
-    """In 16 bits, as Karras et al. (2024) do: about 1 part in 2000 of a weight for half the room."""
+    """In 16 bits, as Karras et al. (2024) do: about 1 part in 2000 of a weight for half the room.
+    Raises RunError if the disk refuses."""
     folder = run / AVERAGES
-    folder.mkdir(parents=True, exist_ok=True)
+    with told("making", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{snapshot.step:08d}-{snapshot.sigma_rel:g}.safetensors"
     said = {"step": str(snapshot.step), "sigma_rel": f"{snapshot.sigma_rel:g}"}
     write_tensors(path, {name: t.detach().half() for name, t in snapshot.weights.items()}, said)
