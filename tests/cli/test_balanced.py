@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from corpora import small
 from sfumato import cli
 from sfumato.assembled import build
 from sfumato.card import ImageSettings
+from sfumato.data.bundled import open_source
 from sfumato.errors import RunError, SettingsError
 from sfumato.evaluation.balanced import SURE, SURPLUS, balanced
 from sfumato.folders.classifier import ClassifierCard, open_classifier, save_classifier
@@ -127,3 +129,28 @@ def test_a_class_that_is_never_drawn_ends_it(plain: Path, tmp_path: Path) -> Non
     save_classifier(tmp_path / "run", stored.network, other)
     with pytest.raises(RunError, match="judges other pictures"):
         balanced(never, never.recipe(1, steps=2), 1)
+
+
+def test_a_data_set_has_the_classes_that_the_classifier_gave(plain: Path, tmp_path: Path) -> None:
+    """The run itself has none: they are those that were chosen, or those that it was pulled to."""
+    words = ["sample", str(plain), "--steps", str(STEPS), "--as-dataset"]
+    assert cli.run([*words, str(tmp_path / "chosen"), "--balanced", "-n", "1"]) == 0
+    found = open_source(tmp_path / "chosen")
+    assert sorted(str(item.label) for item in found.items) == sorted(small.CLASSES)
+    pulled = [*words, str(tmp_path / "pulled.npz"), "--classifier-guidance", "2", "--per-class", "2"]
+    assert cli.run(pulled) == 0
+    with np.load(tmp_path / "pulled.npz") as file:
+        assert file["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+        assert tuple(file["label_names"]) == small.CLASSES
+
+
+def test_the_same_data_set_may_be_gone_on_with_from_elsewhere(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weaker run is known by its weights, whatever way leads to it."""
+    out = tmp_path / "out"
+    for here in (plain, plain.parent):
+        monkeypatch.chdir(here)
+        weaker = "." if here == plain else "plain"
+        words = ["--steps", "1", "-n", "1", "--autoguide", weaker, "--as-dataset", str(out)]
+        assert cli.run(["sample", str(plain), *words]) == 0

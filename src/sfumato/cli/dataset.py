@@ -12,7 +12,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import numpy as np
 
 from sfumato.cli.drawing import make_room, pixels, write_picture
 from sfumato.errors import SettingsError
+from sfumato.evaluation.balanced import Balanced
 from sfumato.files import clean_temporaries, read_json, write_json
 from sfumato.files.atomic import write_atomic
 from sfumato.files.pictures import Pixels
+from sfumato.guides.classifier import names_of
 from sfumato.provenance import check_account, origin
 from sfumato.runs import MOST, Recipe, Run
 
@@ -41,7 +44,7 @@ OF_ONE = (
 )
 OF_THE_MOMENT = (
     "format",
-    "made_by_model",
+    "made_by_a_model",
     "library",
     "torch",
     "machine",
@@ -76,14 +79,37 @@ def check_place(place: Path, others: Sequence[object]) -> None:
         raise SettingsError(f"--as-dataset {place}: a data set is a folder, or one file x.npz")
 
 
-def write_dataset(run: Run, recipe: Recipe, out: Path) -> Path:
-    """Makes the recipe's pictures as a data set at `out`, and gives that.
+@dataclass(frozen=True)
+class Labels:
+    """The class of each picture by its place in `names`, None where nobody knows."""
+
+    names: tuple[str, ...]
+    numbers: tuple[int | None, ...]
+
+    @staticmethod
+    def of(run: Run, recipe: Recipe, chosen: Balanced | None = None) -> Labels:
+        """As the pictures were chosen, as the model was told, or as its classifier pulled."""
+        if chosen is not None:
+            return Labels(chosen.names, chosen.classes)
+        if recipe.classes is None and recipe.judged is not None:
+            return Labels(names_of(run.path), recipe.judged.classes)
+        return Labels(run.classes, recipe.classes or (None,) * len(recipe.seeds))
+
+    def name(self, row: int) -> str | None:
+        """Of one picture's class."""
+        number = self.numbers[row]
+        return None if number is None else self.names[number]
+
+
+def write_dataset(run: Run, recipe: Recipe, out: Path, chosen: Balanced | None = None) -> Path:
+    """Makes the recipe's pictures as a data set at `out`, and gives that. `chosen` is how they were chosen.
 
     Raises SettingsError for a folder that holds other things, or a data set that was made otherwise.
     """
+    labels = Labels.of(run, recipe, chosen)
     if out.suffix == ".npz" and not out.is_dir():
-        return _as_arrays(run, recipe, out)
-    files = [_file(run, recipe, row) for row in range(len(recipe.seeds))]
+        return _as_arrays(run, recipe, labels, out)
+    files = [_file(recipe, labels, row) for row in range(len(recipe.seeds))]
     _open(out, _settings(run, recipe), files)
     missing = [row for row, name in enumerate(files) if not (out / name).is_file()]
     done = len(files) - len(missing)
@@ -96,8 +122,8 @@ def write_dataset(run: Run, recipe: Recipe, out: Path) -> Path:
             write_picture(run, path, shown, part, index=i)
         done += len(rows)
         _tell(done, len(files))
-    write_atomic(out / "README.md", [_readme(run, recipe).encode()])
-    write_atomic(out / TABLE, [_table(run, recipe, files).encode()])
+    write_atomic(out / "README.md", [_readme(run, recipe, labels).encode()])
+    write_atomic(out / TABLE, [_table(recipe, labels, files).encode()])
     return out
 
 
@@ -114,37 +140,39 @@ def _parts(recipe: Recipe, rows: Sequence[int]) -> Iterator[tuple[Recipe, Sequen
         yield recipe.take(some), some
 
 
-def _class(run: Run, recipe: Recipe, row: int) -> str | None:
-    number = None if recipe.classes is None else recipe.classes[row]
-    return None if number is None else run.classes[number]
-
-
-def _file(run: Run, recipe: Recipe, row: int) -> str:
+def _file(recipe: Recipe, labels: Labels, row: int) -> str:
     """cat/00012-seed12.png: a place of its own for every picture, whatever its class is called."""
-    number = None if recipe.classes is None else recipe.classes[row]
     name = f"{row:06d}-seed{recipe.seeds[row]}.png"
-    if number is None:
+    number, said = labels.numbers[row], labels.name(row)
+    if said is None:
         return name
-    said = run.classes[number]
     plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", said).strip(" .")[:60]
     safe = plain == said and plain not in TABLE
     return f"{plain if safe else f'{number:04d}-{plain}'}/{name}"
 
 
-def _settings(run: Run, recipe: Recipe) -> dict[str, object]:
+def _settings(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What the pictures follow from, beside what is told of each."""
     made = origin(run, recipe.take([0]), Path("x.png"), index=0).model_dump(mode="json")
-    said: dict[str, object] = {
-        name: value for name, value in made.items() if name not in OF_ONE + OF_THE_MOMENT
-    }
-    return said | {"first_seed": recipe.seeds[0]}
+    return _lasting(made) | {"first_seed": recipe.seeds[0]}
 
 
-def _open(out: Path, settings: dict[str, object], files: Sequence[str]) -> None:
+def _lasting(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds wherever and whenever the pictures are made: a weaker run and a CLIP are known by their
+    weights, not by where they lie."""
+    kept = {name: value for name, value in said.items() if name not in OF_ONE + OF_THE_MOMENT}
+    for guide, place in (("weaker", "run"), ("pulled", "folder")):
+        if isinstance(kept.get(guide), dict):
+            kept[guide] = {name: value for name, value in kept[guide].items() if name != place}
+    return kept
+
+
+def _open(out: Path, settings: dict[str, Any], files: Sequence[str]) -> None:
     """Makes the folder, or takes up the one that was begun with the same settings."""
     here = out / SETTINGS
     if here.is_file():
-        if settings != read_json(here):
+        before = read_json(here)
+        if not isinstance(before, dict) or settings != _lasting(before):
             raise SettingsError(
                 f"{out} holds a data set of another model or other settings: name another folder"
             )
@@ -159,13 +187,14 @@ def _open(out: Path, settings: dict[str, object], files: Sequence[str]) -> None:
     write_json(here, settings)
 
 
-def _table(run: Run, recipe: Recipe, files: Sequence[str]) -> str:
+def _table(recipe: Recipe, labels: Labels, files: Sequence[str]) -> str:
     """What is told of each picture: its class, caption and attributes; and its seed."""
     wishes = recipe.wishes()
     rows: list[dict[str, object]] = []
-    for name, wish, seed in zip(files, wishes, recipe.seeds, strict=True):
+    for i, (name, wish, seed) in enumerate(zip(files, wishes, recipe.seeds, strict=True)):
         row: dict[str, object] = {"file_name": name}
-        row |= {} if wish.label is None else {"class": run.classes[wish.label]}
+        label = labels.name(i)
+        row |= {} if label is None else {"class": label}
         row |= {} if wish.prompt is None else {"text": wish.prompt}
         values = {key: "|".join(v) if isinstance(v, tuple) else v for key, v in wish.values.items()}
         rows.append(row | values | {"seed": seed})
@@ -176,8 +205,8 @@ def _table(run: Run, recipe: Recipe, files: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _readme(run: Run, recipe: Recipe) -> str:
-    names = [_class(run, recipe, row) for row in range(len(recipe.seeds))]
+def _readme(run: Run, recipe: Recipe, labels: Labels) -> str:
+    names = [labels.name(row) for row in range(len(recipe.seeds))]
     counts = {name: names.count(name) for name in dict.fromkeys(names) if name is not None}
     of = "\n".join(f"- {name}: {count:,}" for name, count in counts.items())
     settings = "\n".join(f"- {name}: {value}" for name, value in _settings(run, recipe).items())
@@ -193,16 +222,16 @@ def _readme(run: Run, recipe: Recipe) -> str:
     )
 
 
-def _as_arrays(run: Run, recipe: Recipe, out: Path) -> Path:
+def _as_arrays(run: Run, recipe: Recipe, labels: Labels, out: Path) -> Path:
     """images (N, H, W) or (N, H, W, C), labels (N,) and label_names: what `sfumato train x.npz` reads."""
     made: list[Pixels] = []
     for part, _ in _parts(recipe, range(len(recipe.seeds))):
         made += pixels(run, run.make(part))
         _tell(len(made), len(recipe.seeds))
     arrays: dict[str, Any] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
-    if recipe.classes is not None and None not in recipe.classes:
-        arrays["labels"] = np.asarray(recipe.classes, dtype=np.int64)
-        arrays["label_names"] = np.asarray(run.classes)
+    if labels.names and None not in labels.numbers:
+        arrays["labels"] = np.asarray(labels.numbers, dtype=np.int64)
+        arrays["label_names"] = np.asarray(labels.names)
     if recipe.prompts is not None:
         arrays["captions"] = np.asarray([prompt or "" for prompt in recipe.prompts])
     arrays["made_by"] = np.asarray(json.dumps(_settings(run, recipe)))

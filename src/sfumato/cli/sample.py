@@ -96,10 +96,13 @@ def sample(
     from sfumato.cli.dataset import balanced, check_place, write_dataset
     from sfumato.cli.drawing import Film, arrange_all, check_target, draw, place
     from sfumato.cli.wishes import also_of, interval_of, possible, scale_of, settings_of
+    from sfumato.errors import SettingsError
     from sfumato.guides.classifier import names_of
     from sfumato.inside.sheet import check_sheet, write_sheet
     from sfumato.runs import load
 
+    if film is None and film_of != "x":
+        raise SettingsError(f"--film-of {film_of} is of --film: give that too, or leave it out")
     reel = None if film is None else Film(film, film_of)
     check_sheet(sheet, sheet_steps)
     if out is not None:
@@ -129,11 +132,11 @@ def sample(
         clip_model=clip_model, clip_guidance=clip_guidance, cutouts=cutouts,
         one_by_one=one_by_one,
     )  # fmt: skip
-    if evened:
-        chosen = choose(opened, recipe, number)
+    chosen = choose(opened, recipe, number) if evened else None
+    if chosen is not None:
         recipe, columns = chosen.recipe, chosen.each
     if as_dataset is not None:
-        typer.echo(str(write_dataset(opened, recipe, as_dataset)))
+        typer.echo(str(write_dataset(opened, recipe, as_dataset, chosen)))
         return
     target = place(opened, recipe, ["balanced"] if evened else asked) if out is None else out
     for path in draw(opened, recipe, target, columns, reel):
