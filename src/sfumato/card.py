@@ -32,7 +32,6 @@ from sfumato.records.conditions import (
 )
 from sfumato.records.facts import (
     DataSettings,
-    Hash,
     ImageSettings,
     Name,
     NetworkSettings,
@@ -42,6 +41,7 @@ from sfumato.records.facts import (
     WeightsSettings,
     check_blocks,
 )
+from sfumato.records.part import Hash, Part
 from sfumato.records.predictions import (
     LabelSettings,
     PredictionSettings,
@@ -51,7 +51,6 @@ from sfumato.records.predictions import (
     make_prediction,
 )
 from sfumato.records.schedules import (
-    Part,
     ScheduleSettings,
     describe_schedule,
     make_schedule,

@@ -36,18 +36,15 @@ from sfumato.guides.account import (
     each_once,
     one_for_each,
 )
-from sfumato.records.schedules import Part
+from sfumato.records.part import MOST, Hash, Part, Scale
 from sfumato.records.sentence import sentence
 from sfumato.runs import Recipe, Run
 
-MOST = 100_000
 T = TypeVar("T")
 
 Text = Annotated[str, Field(max_length=4096)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0, le=2**31)]
 Prompt = Annotated[str, Field(max_length=LONGEST)]
-Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
 Level = Annotated[float, Field(ge=0)]
 Values = Annotated[dict[Text, Text | float | tuple[Text, ...]], Field(max_length=1000)]
 Seeds = Annotated[

@@ -19,8 +19,8 @@ from pydantic import Field, JsonValue, ValidationError
 from sfumato.data.fit import Resize
 from sfumato.errors import ImageFileError
 from sfumato.files.pictures import read_recipe
-from sfumato.provenance import Hash, Origin, Text, check_places, parameters
-from sfumato.records.schedules import Part
+from sfumato.provenance import Origin, Text, check_places, parameters
+from sfumato.records.part import Hash, Part
 from sfumato.records.sentence import sentence
 
 ROOM = 48 << 10

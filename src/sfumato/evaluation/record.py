@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, model_validator
 
 from sfumato.errors import SettingsError
-from sfumato.records.facts import Hash, Name, Text, Total
-from sfumato.records.schedules import Part
+from sfumato.records.facts import Name, Text, Total
+from sfumato.records.part import Hash, Part
 from sfumato.records.sentence import sentence
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]

@@ -14,16 +14,13 @@ from sfumato.guides.classifier import Judged
 from sfumato.guides.clip import Pull
 from sfumato.guides.weaker import Weaker
 from sfumato.recipe import Recipe
-from sfumato.records.schedules import Part
+from sfumato.records.part import MOST, Hash, Part, Scale
 
-MOST = 100_000
 T = TypeVar("T")
 
 Text = Annotated[str, Field(max_length=4096)]
 Caption = Annotated[str, Field(max_length=LONGEST)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0, le=2**31)]
-Scale = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 def each_once(said: tuple[T, ...] | None) -> tuple[tuple[T, ...] | None, tuple[int, ...] | None]:
@@ -68,7 +65,8 @@ class WeakerSettings(Part):
 
     def asked(self, home: Path) -> dict[str, Any]:
         """Arguments of `Run.recipe`, for a picture in this folder."""
-        return {"autoguide": home / self.run, "autoguide_scale": self.scale}
+        place = home / self.run
+        return {"autoguide": place, "autoguide_scale": self.scale, "autoguide_weights": self.weights}
 
 
 class PulledSettings(Part):

@@ -14,12 +14,12 @@ from sfumato.conditions.frozen import FrozenText
 from sfumato.conditions.schema import Shown
 from sfumato.conditions.tokens import Tokenizer
 from sfumato.networks.text import TextConfig
-from sfumato.records.schedules import Part, unknown
+from sfumato.records.part import Hash, Part
+from sfumato.records.schedules import unknown
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Options = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_OPTIONS)]
 Real = Annotated[float, Field(ge=-1e300, le=1e300)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Choice(Part):

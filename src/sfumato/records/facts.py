@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_serializer
 
 from sfumato.networks import Config, DiTConfig, UNetConfig, from_json
-from sfumato.records.schedules import Part
+from sfumato.records.part import Part
 
 BLOCKS = 4096
 """The most residual and transformer blocks that a card may ask for."""
@@ -18,7 +18,6 @@ BLOCKS = 4096
 Text = Annotated[str, Field(max_length=10_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Total = Annotated[int, Field(ge=0, le=2**53)]
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class NetworkSettings(Part):

@@ -11,7 +11,8 @@ from sfumato import model as models
 from sfumato import predictions
 from sfumato.model import Label
 from sfumato.predictions import Prediction
-from sfumato.records.schedules import Count, Part, Positive, Table, describe_table, make_table, unknown
+from sfumato.records.part import Part
+from sfumato.records.schedules import Count, Positive, Table, describe_table, make_table, unknown
 
 
 class Plain(Part):

@@ -10,22 +10,17 @@ import hashlib
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sfumato import learned, schedules, tables
 from sfumato.errors import SettingsError
+from sfumato.records.part import Part
 from sfumato.schedules import Schedule
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Real = Annotated[float, Field(ge=-1e6, le=1e6)]
-
-
-class Part(BaseModel):
-    """A frozen part of a card: unknown names, other types and numbers that are not finite are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class RectifiedFlow(Part):

@@ -17,8 +17,8 @@ from sfumato.card import Card, SamplerSettings
 from sfumato.errors import RunError, SettingsError
 from sfumato.files import read_json, write_json
 from sfumato.folders.default_sampler import set_sampler
-from sfumato.records.facts import Hash, Name
-from sfumato.records.schedules import Part
+from sfumato.records.facts import Name
+from sfumato.records.part import Hash, Part
 from sfumato.records.sentence import sentence
 from sfumato.runs import Run
 from sfumato.tuning.verdict import Tuning

@@ -26,7 +26,7 @@ from sfumato.evaluation.metrics import measure
 from sfumato.evaluation.record import Record
 from sfumato.evaluation.sets import of_run
 from sfumato.files import read_json, write_json
-from sfumato.records.schedules import Part
+from sfumato.records.part import Part
 from sfumato.records.sentence import sentence
 from sfumato.runs import Run, load
 from sfumato.training.average import Snapshot
