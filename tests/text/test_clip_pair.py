@@ -22,6 +22,7 @@ from sfumato.data.dataset import DataSet
 from sfumato.data.prepare import prepare
 from sfumato.denoiser import Exact
 from sfumato.errors import DataError, ModelFileError, RunError, SettingsError
+from sfumato.files import read_tensors, write_tensors
 from sfumato.guidance.clip import LogClip, clip_guided, clip_log_prob, cutout
 from sfumato.level import Level
 from sfumato.noise import Noise
@@ -130,7 +131,14 @@ def _card(folder: Path, **changes: object) -> None:
     (folder / "clip.json").write_text(json.dumps({**said, **changes}))
 
 
+def _nan(folder: Path) -> None:
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    bad = {name: torch.full_like(tensor, math.nan) for name, tensor in tensors.items()}
+    write_tensors(folder / "model.safetensors", bad)
+
+
 DAMAGE = {
+    "no numbers": _nan,
     "no card": lambda f: (f / "clip.json").unlink(),
     "no weights": lambda f: (f / "model.safetensors").unlink(),
     "no tokenizer": lambda f: (f / "tokenizer" / "vocab.json").unlink(),

@@ -20,6 +20,7 @@ from sfumato.conditions.foreign import LOCAL, WEIGHTS, check_whole, transformers
 from sfumato.conditions.tokens import Tokenizer, load_tokenizer, sound
 from sfumato.errors import ModelFileError, SettingsError
 from sfumato.files import inside, read_json, read_tensors, write_folder, write_json, write_tensors
+from sfumato.files.fitting import unfit
 from sfumato.networks import settings
 from sfumato.networks.classifier import ClassifierConfig
 from sfumato.networks.clip import Clip, ClipConfig
@@ -240,11 +241,9 @@ def _filled(config: ClipConfig, path: Path) -> Clip:
     tensors, _ = read_tensors(path)
     with torch.device("meta"):
         network = Clip(config)
-    wanted = {name: t.shape for name, t in network.state_dict().items()}
-    odd = sorted(wanted.keys() ^ tensors.keys())
-    odd += [name for name, shape in wanted.items() if not odd and tensors[name].shape != shape]
-    if odd:
-        raise ModelFileError(f"{path}: its tensor {odd[0]!r:.100} does not fit {CARD}: use another copy")
+    reason = unfit(network.state_dict(), tensors)
+    if reason is not None:
+        raise ModelFileError(f"{path}: {reason}: use another copy")
     network = network.to_empty(device="cpu")
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)

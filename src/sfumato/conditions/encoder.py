@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sfumato.errors import ModelFileError, SettingsError
 from sfumato.files import inside, read_json, read_tensors, write_json, write_tensors
+from sfumato.files.fitting import unfit
 from sfumato.networks.text import TextConfig, TextTransformer, named
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -28,9 +29,9 @@ def save_encoder(
     without. Raises SettingsError if they are another encoder's, RunError if the disk refuses.
     """
     plain = named(tensors)
-    reason = _unlike(config, plain)
+    reason = unfit(_hollow(config).state_dict(), plain)
     if reason is not None:
-        raise SettingsError(f"{folder}: a text encoder's weights that {reason}, so they are not written")
+        raise SettingsError(f"{folder}: weights of another text encoder are not written: {reason}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG, config.to_json())
     write_tensors(folder / WEIGHTS, plain, metadata)
@@ -46,12 +47,11 @@ def load_encoder(folder: Path) -> TextTransformer:
     tensors, _ = read_tensors(path)
     found = named(tensors)
     found.pop("text_model.text_projection.weight", None)  # of CLIPTextModelWithProjection
-    reason = _unlike(config, found)
+    hollow = _hollow(config)
+    reason = unfit(hollow.state_dict(), found)
     if reason is not None:
-        raise ModelFileError(f"{path}: weights that {reason}: use another copy of the folder")
-    with torch.device("meta"):
-        encoder = TextTransformer(config)
-    encoder = encoder.to_empty(device="cpu")
+        raise ModelFileError(f"{path}: {reason}: use another copy of the folder")
+    encoder = hollow.to_empty(device="cpu")
     encoder.load_state_dict(found)
     return encoder.eval().requires_grad_(False)
 
@@ -68,16 +68,7 @@ def read_text_config(folder: Path) -> TextConfig:
         raise ModelFileError(f"{path}: {str(error).rstrip('.')}: use another copy of the folder") from None
 
 
-def _unlike(config: TextConfig, tensors: Mapping[str, Tensor]) -> str | None:
-    """Why tensors are not those of an encoder of this configuration; None where they are."""
+def _hollow(config: TextConfig) -> TextTransformer:
+    """The encoder's shape, without memory."""
     with torch.device("meta"):
-        wanted = {name: t.shape for name, t in TextTransformer(config).state_dict().items()}
-    odd = sorted(wanted.keys() ^ tensors.keys())
-    if odd:
-        return f"{'lack' if odd[0] in wanted else 'hold a foreign'} tensor {odd[0]!r:.100}"
-    for name, shape in wanted.items():
-        if tensors[name].shape != shape:
-            return f"hold {name!r} of shape {tuple(tensors[name].shape)}, not {tuple(shape)} as {CONFIG} says"
-        if not tensors[name].is_floating_point() or not bool(torch.isfinite(tensors[name]).all()):
-            return f"hold {name!r} with values that are no finite numbers"
-    return None
+        return TextTransformer(config)

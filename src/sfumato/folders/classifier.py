@@ -21,10 +21,11 @@ from torch import Tensor
 from sfumato.card import DataSettings, ImageSettings, Name, TrainingSettings
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import inside, read_tensors, write_json, write_tensors
+from sfumato.files.fitting import unfit
 from sfumato.files.json_file import parse_json
 from sfumato.files.manifest import hash_file
 from sfumato.networks import Classifier, ClassifierConfig, from_json, to_json
-from sfumato.records.schedules import Part
+from sfumato.records.part import Part
 from sfumato.records.sentence import sentence
 
 FOLDER = "classifier"
@@ -140,12 +141,9 @@ def _filled(card: ClassifierCard, tensors: dict[str, Tensor], path: Path) -> Cla
     """The card's network with these weights. Nothing is allocated before names and shapes agree."""
     with torch.device("meta"):
         network = Classifier(card.config())
-    wanted = {name: t.shape for name, t in network.state_dict().items()}
-    if wanted != {name: t.shape for name, t in tensors.items()}:
-        raise RunError(f"{path}: its tensors are not those that its card says: train it again")
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise RunError(f"{path}: tensor {name!r} holds NaN: train it again")
+    reason = unfit(network.state_dict(), tensors)
+    if reason is not None:
+        raise RunError(f"{path}: its tensors are not those that its card says ({reason}): train it again")
     network = network.to_empty(device="cpu")
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)

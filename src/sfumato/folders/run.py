@@ -33,6 +33,7 @@ from sfumato.card import CARD, Card, ImageSettings, TrainingSettings, WeightsSet
 from sfumato.conditions.schema import Reader
 from sfumato.errors import ModelFileError, RunError, SettingsError
 from sfumato.files import Checkpoints, inside, read_sharded, write_json, write_tensors
+from sfumato.files.fitting import unfit
 from sfumato.files.manifest import hash_file
 from sfumato.files.tensors import read_hashed, read_metadata
 from sfumato.folders.pipeline import network_folder, why_no_pipeline, write_settings
@@ -131,8 +132,8 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
     """The model in a run folder, or in a folder that diffusers wrote, on the CPU and ready to sample.
 
     `weights`: "ema" for those meant to sample with, "raw" for those that training left, "ema:0.05" for the
-    average of this relative width, rebuilt from the run's snapshots (Karras et al. 2024). Raises RunError (no
-    run folder, of another version, damaged) or ModelFileError (a file that is not what it should be).
+    average of this relative width, rebuilt from the run's snapshots (Karras et al. 2024), "step:12000" for
+    the average in the checkpoint of that step, while the run keeps it. Raises RunError (no run folder, of another version, damaged) or ModelFileError (a file that is not what it should be).
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder: give the folder of a run")
@@ -156,8 +157,12 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
             return _together(folder, card.but(weights=WeightsSettings(kind="raw")), _from_checkpoint(folder))
         case ["ema", width]:
             return _together(folder, card, _rebuilt(folder, width))
+        case ["step", number]:
+            return _together(folder, card, _earlier(folder, number))
         case _:
-            raise SettingsError(f"weights {weights!r}: choose ema, raw, or ema:0.05 for a width of 0.05")
+            raise SettingsError(
+                f"weights {weights!r}: choose ema, raw, ema:0.05 for a width of 0.05, or step:12000"
+            )
     tensors, metadata, digest = _read_all(folder, card, home, path)
     card = _agreed(card, metadata, path)
     return Stored(card, _filled(card, tensors, path), digest, _reader(folder, card))
@@ -244,21 +249,9 @@ def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
     """The card's model with these weights. Nothing is allocated before names and shapes agree."""
     hollow = empty(card)
     tensors = {modern(name): tensor for name, tensor in tensors.items()}
-    wanted = {name: t.shape for name, t in hollow.weights().items()}
-    odd = sorted(wanted.keys() ^ tensors.keys())
-    if odd:
-        verb = "lacks" if odd[0] in wanted else "has a foreign"
-        raise RunError(
-            f"{path}: {verb} tensor {odd[0]!r} ({len(odd)} differ from its card): use another copy"
-        )
-    for name, shape in wanted.items():
-        if tensors[name].shape != shape:
-            found = tuple(tensors[name].shape)
-            raise RunError(
-                f"{path}: tensor {name!r} is {found}, its card says {tuple(shape)}: use another copy"
-            )
-        if not bool(torch.isfinite(tensors[name]).all()):
-            raise RunError(f"{path}: tensor {name!r} holds NaN: the training failed, use an earlier copy")
+    reason = unfit(hollow.weights(), tensors)
+    if reason is not None:
+        raise RunError(f"{path}: {reason}: use another copy")
     model = hollow.to_empty(device="cpu")
     network, text = parted(tensors)
     model.network.load_state_dict(network)
@@ -281,6 +274,19 @@ def _from_checkpoint(folder: Path) -> Mapping[str, Tensor]:
     if "weights" not in tensors:
         raise RunError(f"{folder}: its raw weights were not kept: leave --weights out to use the average")
     return tensors["weights"]
+
+
+def _earlier(folder: Path, number: str) -> Mapping[str, Tensor]:
+    """The average in the checkpoint of this step."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    kept = {str(one.step): one for one in checkpoints.all()}
+    if number not in kept:
+        there = ", ".join(f"step:{step}" for step in kept) or "ema, as this run keeps no checkpoints"
+        raise SettingsError(f"{folder}: no checkpoint 'step:{number[:40]}' is kept: choose {there}")
+    tensors = checkpoints.load(kept[number])[0]
+    if "ema" not in tensors:
+        raise RunError(f"{kept[number].path}: holds no averaged weights: leave --weights out")
+    return tensors["ema"]
 
 
 def _rebuilt(folder: Path, width: str) -> Mapping[str, Tensor]:
