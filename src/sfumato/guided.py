@@ -54,6 +54,8 @@ def denoiser(
     """The model with the recipe's conditions, guidance and bound. `picture`, (B, C, H, W), is the aligned one
     that it is shown. `told_all` stands in the place of the model that is told everything, inside all
     guidance. Raises SettingsError where it is not told one."""
+    if picture is None and recipe.scales.get("picture", 1) != 1:
+        raise SettingsError("guidance of the picture: none is shown here: leave its scale out")
     wishes = recipe.wishes()
     negatives = recipe.negatives or (None,) * len(wishes)
     where = torch.device("cpu") if device is None else device
@@ -137,6 +139,17 @@ def scales_of(
         f"guidance {strongest:g} needs {' or '.join(ways) or 'a picture'} for every picture: ask for it, or "
         "leave guidance out"
     )
+
+
+def check_told(
+    conditions: Conditions, recipe: Recipe, further: Sequence[Also], named: Mapping[str, float]
+) -> None:
+    """Raises SettingsError for the scale of a condition that no picture is told."""
+    told = {"picture", *(one.name for one in further)}.union(*map(conditions.says, recipe.wishes()))
+    told |= {"text"} if any(one is not None for one in recipe.negatives or ()) else set[str]()
+    for name, scale in named.items():
+        if scale != 1 and name not in told:
+            raise SettingsError(f"guidance of {name}: nothing is told of it: say it, or leave its scale out")
 
 
 def interval_of(said: Sequence[float | int]) -> tuple[float, float]:

@@ -61,6 +61,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(whole(seed) for seed in self.seeds))
+        if any(not -(2**63) <= seed < 2**63 for seed in self.seeds):
+            raise SettingsError("seeds are whole numbers of at most 63 bits: give a smaller one")
 
     def how(self) -> Walker:
         """The sampler itself."""

@@ -27,7 +27,8 @@ from sfumato.data.bundled import model_path
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders.run import open_folder, save
-from sfumato.guided import Scale, denoiser, interval_of, scales_of
+from sfumato.guided import Scale, check_told, denoiser, interval_of, scales_of
+from sfumato.guides.beside import check_beside
 from sfumato.guides.classifier import Judged, judged
 from sfumato.guides.clip import Pull, pull
 from sfumato.guides.weaker import weaker
@@ -91,6 +92,7 @@ class Run:
         classifier_guidance: float | int = 0.0,
         autoguide: Path | str | None = None,
         autoguide_scale: float | int = 2.0,
+        autoguide_weights: str = "ema",
         clip_model: Path | str | None = None,
         clip_guidance: float | int = 1.0,
         cutouts: int = 0,
@@ -106,8 +108,10 @@ class Run:
         of single conditions, 1 of others. `interval` is where it guides, two values of sigma/alpha, `rescale`
         a share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps
         x0 in range. `classifier_guidance` scales the run's own classifier, `clip_guidance` the CLIP in
-        `clip_model`, with its `cutouts`. `autoguide` is a weaker run. `tolerance` is for adaptive samplers.
+        `clip_model`, with its `cutouts`. `autoguide` is a weaker run, or this one by `autoguide_weights`.
+        `tolerance` is for adaptive samplers.
         """
+        check_beside(autoguide, (autoguide_scale, autoguide_weights), clip_model, clip_guidance, cutouts)
         count, told = spread(n, seeds, classes=classes, prompts=prompt, negatives=negative, settings=set)
         judge, pulled = self._beside(told, count, classifier_guidance, (clip_model, clip_guidance, cutouts))
         try:
@@ -115,6 +119,7 @@ class Run:
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
         except SettingsError as error:
             raise SettingsError(f"{self.path}: {error}") from None
+        weak = None if autoguide is None else weaker(autoguide, autoguide_scale, self.card, autoguide_weights)
         own = self.card.sampler
         name, eta = (own.name, own.eta if eta is None else eta) if sampler is None else (sampler, eta)
         recipe = Recipe(
@@ -131,7 +136,7 @@ class Run:
             rescale=float(rescale),
             threshold=None if threshold is None else float(threshold),
             judged=judge,
-            weaker=None if autoguide is None else weaker(autoguide, autoguide_scale, self.card),
+            weaker=weak,
             pulled=pulled,
             clip=self._clip(clip),
             batch=at_least(1, batch, "the batch"),
@@ -165,8 +170,6 @@ class Run:
             raise SettingsError(
                 f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
             )
-        if any(not -(2**63) <= s < 2**63 for s in recipe.seeds):
-            raise SettingsError("seeds are whole numbers of at most 63 bits: give a smaller one")
         return recipe
 
     def _clip(self, asked: bool | None) -> bool:
@@ -189,6 +192,7 @@ class Run:
             for wish, other in zip(recipe.wishes(), others, strict=True)
         )
         common, named = scales_of(conditions, asked, self.card.sampler.guidance, able)
+        check_told(conditions, recipe, further, named)
         if any(other is not None for other in others) and named.get("text", common) == 1:
             raise SettingsError("a negative prompt works through guidance: give a --guidance above 1")
         mixed = {common, *named.values()} != {1.0} or recipe.weaker is not None or further
@@ -273,6 +277,7 @@ class Run:
         classifier_guidance: float | int = 0.0,
         autoguide: Path | str | None = None,
         autoguide_scale: float | int = 2.0,
+        autoguide_weights: str = "ema",
         clip_model: Path | str | None = None,
         clip_guidance: float | int = 1.0,
         cutouts: int = 0,
@@ -302,6 +307,7 @@ class Run:
             classifier_guidance=classifier_guidance,
             autoguide=autoguide,
             autoguide_scale=autoguide_scale,
+            autoguide_weights=autoguide_weights,
             clip_model=clip_model,
             clip_guidance=clip_guidance,
             cutouts=cutouts,

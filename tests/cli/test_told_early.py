@@ -105,6 +105,8 @@ def test_each_prompt_is_written_once_and_whose_it_is(tmp_path: Path) -> None:
         (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red"), "as in red=2"),
         (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red=2,3"), "as in red=2"),
         (("style", "{run}", "{x}", "--class", "cat", "--structure", 3), "divisor"),
+        (("style", "{run}", "{x}", "--class", "cat", "--weight", 0.9), "--weight is of a --reference"),
+        (("style", "{run}", "{x}", "--class", "cat", "--until", 0.9), "or of --structure"),
         (
             ("style", "{run}", "{x}", "--class", "cat", "--structure", 2, "--until", 2),
             "--until 2: give a share",
@@ -128,3 +130,31 @@ def test_what_means_nothing_to_a_task_is_refused_by_its_own_name(
     for option in ("-n", "--ensemble"):
         assert cli.run(["edit", task, str(home / "pets"), option, "4"]) == 2
         assert f"No such option: {option}" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is told classes and captions, and shown pictures."""
+    folder = tmp_path_factory.mktemp("shown") / "shown"
+    told.run(folder, picture=1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--clip-guidance", 3), "--clip-model"),
+        (("--cutouts", 4), "--clip-model"),
+        (("--autoguide-scale", 3), "--autoguide"),
+        (("--film-of", "x0"), "--film"),
+        (("--film-of", "banana"), "--film"),
+        (("--class", "cat", "--guidance", "text=5"), "guidance of text: nothing is told of it"),
+        (("--guidance", "picture=3"), "none is shown"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    words: tuple[object, ...], said: str, shown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--steps", 1, "--sampler", "ddim", "-n", 1, "--out", tmp_path / "x.png")
+    assert said in refused(capsys, "sample", shown, *words, *out)
+    assert not (tmp_path / "x.png").exists()

@@ -59,7 +59,10 @@ def evaluate(
     seed: int = typer.Option(0, help="Decides the pictures and every draw."),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
+    weights: str = typer.Option(
+        "ema",
+        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
+    ),
     out: Path | None = typer.Option(None, help="Folder of the results. [RUN/evaluation]"),  # noqa: B008
     split: str | None = typer.Option(
         None,

@@ -54,6 +54,9 @@ def sample(
         None, help="A weaker run of the same kind, to move away from."
     ),
     autoguide_scale: float = typer.Option(2.0, help="How far; 1 is not at all."),
+    autoguide_weights: str = typer.Option(
+        "ema", help="Which of its weights, as for --weights: step:4000 of RUN itself, for example."
+    ),
     clip_model: Path | None = typer.Option(  # noqa: B008
         None, help="A CLIP that pulls towards --prompt: of sfumato train-clip, or of transformers."
     ),
@@ -89,7 +92,10 @@ def sample(
     ),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
+    weights: str = typer.Option(
+        "ema",
+        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
+    ),
 ) -> None:
     """Make pictures with a trained model."""
     from sfumato.cli.balanced import check_balanced, choose
@@ -129,6 +135,7 @@ def sample(
         steps=steps, sampler=sampler, eta=eta, tolerance=tolerance, seed=seed, guidance=scale_of(guidance),
         interval=interval_of(interval), rescale=rescale, threshold=threshold, clip=clip, batch=batch,
         classifier_guidance=classifier_guidance, autoguide=autoguide, autoguide_scale=autoguide_scale,
+        autoguide_weights=autoguide_weights,
         clip_model=clip_model, clip_guidance=clip_guidance, cutouts=cutouts,
         one_by_one=one_by_one,
     )  # fmt: skip

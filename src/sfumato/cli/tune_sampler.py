@@ -53,7 +53,10 @@ def tune_sampler(
     seed: int = typer.Option(0, help="Decides every picture."),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option("ema", help="ema, raw, or ema:0.05 for an average of this relative width."),
+    weights: str = typer.Option(
+        "ema",
+        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
+    ),
     out: Path | None = typer.Option(None, help="x.json: everything that was found, also there."),  # noqa: B008
 ) -> None:
     """Find the sampler that suits this model and so many evaluations: solver, grid and new noise.

@@ -172,7 +172,7 @@ def _by_heart(run: Stored) -> Iterator[Advice]:
             "warning", "by-heart",
             f"Its losses have gone {share['value']:.2f} of the way to those of a model that knows its "
             "training pictures by heart.",
-            "Use an earlier checkpoint, or train anew with more pictures.",
+            "Sample an earlier checkpoint (--weights step:N), or train anew with more pictures.",
         )  # fmt: skip
 
 
@@ -180,7 +180,11 @@ def _memorised(run: Stored) -> Iterator[Advice]:
     found = run.parts.get("novelty")
     if found is not None:
         kind: Kind = "warning" if found["flagged"] else "good"
-        todo = "Look at the pairs below; an earlier checkpoint may be free of it." if found["flagged"] else ""
+        todo = (
+            "Look at the pairs below; an earlier checkpoint (--weights step:N) may be free of it."
+            if found["flagged"]
+            else ""
+        )
         yield Advice(kind, "memorised", str(found["verdict"]), todo)
 
 

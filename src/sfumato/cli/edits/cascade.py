@@ -44,7 +44,7 @@ def cascade(
     ] = None,
     batch: Annotated[int, typer.Option(help="How many small pictures at a time.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    weights: Annotated[str, typer.Option(help="ema, raw, or ema:0.05 for a width.")] = "ema",
+    weights: Annotated[str, typer.Option(help="ema, raw, step:12000, or ema:0.05 for a width.")] = "ema",
 ) -> None:
     """Draw small pictures with one run and make them larger with others. Each file says the whole chain."""
     first = Asked(

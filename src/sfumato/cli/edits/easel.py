@@ -210,6 +210,7 @@ def wanted(run: Run, asked: Asked) -> tuple[Recipe, int]:
         classifier_guidance=asked.classifier_guidance,
         autoguide=asked.autoguide,
         autoguide_scale=asked.autoguide_scale,
+        autoguide_weights=asked.autoguide_weights,
         clip_model=asked.clip_model,
         clip_guidance=asked.clip_guidance,
         cutouts=asked.cutouts,

@@ -75,6 +75,9 @@ class Asked:
         Path | None, typer.Option(help="A weaker run of the same kind, to move away from.")
     ] = None
     autoguide_scale: Annotated[float, typer.Option(help="How far; 1 is not at all.")] = 2.0
+    autoguide_weights: Annotated[
+        str, typer.Option(help="Which of its weights, as for --weights: step:4000.")
+    ] = "ema"
     clip_model: Annotated[Path | None, typer.Option(help="A CLIP that pulls towards --prompt.")] = None
     clip_guidance: Annotated[float, typer.Option(help="How strongly; 1 is Bayes' rule.")] = 1.0
     cutouts: Annotated[int, typer.Option(help="Crops that the CLIP looks at beside the whole.")] = 0
@@ -97,7 +100,7 @@ class Asked:
     ] = None
     batch: Annotated[int, typer.Option(help="How many results at a time.")] = 64
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
-    weights: Annotated[str, typer.Option(help="ema, raw, or ema:0.05 for a width.")] = "ema"
+    weights: Annotated[str, typer.Option(help="ema, raw, step:12000, or ema:0.05 for a width.")] = "ema"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ def style(
             f"--weight {weight:g}: give one from 0, nothing of the reference, to 1, all of it"
         )
     check_share(until, "--until")
+    if (reference is None and weight != 0.5) or (reference is None and structure is None and until != 0.7):
+        raise SettingsError(
+            "--weight is of a --reference, and --until of that or of --structure: give one, or leave it out"
+        )
     was = Was(was_class, was_prompt, tuple(was_set or ()))
 
     def draw(easel: Easel) -> Result:
