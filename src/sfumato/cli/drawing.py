@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.cli.telling import on_one_line
 from sfumato.data.bundled import home_of
 from sfumato.errors import RunError, SettingsError
 from sfumato.files.pictures import Pixels, grid, to_bytes, write_film, write_png
@@ -91,7 +92,8 @@ def check_target(out: Path) -> None:
 
 
 def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
-    """Where pictures go if nobody says: RUN/samples/, by a name that tells them apart."""
+    """Where pictures go if nobody says: RUN/samples/, by a name that tells what they are, and
+    ends in a mark of all that they follow from."""
     sampler = recipe.sampler if isinstance(recipe.sampler, str) else "sampler"
     pace = f"tolerance{recipe.tolerance:g}" if recipe.steps is None else str(recipe.steps)
     words = [sampler, pace, f"seed{recipe.seeds[0]}", f"n{len(recipe.seeds)}"]
@@ -106,7 +108,7 @@ def place(run: Run, recipe: Recipe, asked: Sequence[str]) -> Path:
     words += [f"clip{recipe.pulled.scale:g}"] if recipe.pulled is not None else []
     words += [f"eta{recipe.eta:g}"] if recipe.eta is not None else []
     words += [run.weights] if run.weights != "ema" else []
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))[:120]
+    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', '-'.join(words))[:100]}-{recipe.mark(run.sha256)}"
     return home_of(run.path) / "samples" / (name if len(recipe.seeds) > GRID else f"{name}.png")
 
 
@@ -179,7 +181,7 @@ def draw(run: Run, recipe: Recipe, target: Path, columns: int, film: Film | None
     make_room(target.parent if one else target)
     made: list[Tensor] = []
     looks: list[Tensor] = []
-    done = 0
+    done, tell = 0, on_one_line("pictures")
     for part in recipe.parts():
         pictures, evaluations = _walked(run, part, film)
         looks += [] if evaluations is None else [evaluations]
@@ -188,7 +190,7 @@ def draw(run: Run, recipe: Recipe, target: Path, columns: int, film: Film | None
         if one or film is not None:
             made.append(pictures)
         done += len(pictures)
-        _tell(done, n)
+        tell(done, n)
     if one:
         yield _whole(run, recipe, torch.cat(made), target, columns)
     if film is not None:
@@ -208,11 +210,6 @@ def _walked(run: Run, part: Recipe, film: Film | None) -> tuple[Tensor, Tensor |
         if film is not None:
             film.see(step)
     return run.finished(x, part), evaluations
-
-
-def _tell(done: int, n: int) -> None:
-    if sys.stderr.isatty() and n > 1:
-        print(f"\r{done}/{n} pictures", end="\n" if done == n else "", file=sys.stderr, flush=True)
 
 
 def write_picture(
