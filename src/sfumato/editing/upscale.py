@@ -39,7 +39,13 @@ def factor_of(run: Run, size: tuple[int, int], factor: int | None, hint: Hint | 
     """How many times larger pictures of size (h, w) become: as the run was trained, as asked, or what fills
     the model. Raises SettingsError where these disagree, or there is none."""
     image = run.card.image
+    least = max(-(-image.height // size[0]), -(-image.width // size[1]))
     if isinstance(hint, Upscale):
+        if least > hint.factor:
+            raise SettingsError(
+                f"{hint.factor} times larger, pictures of {size[1]} x {size[0]} are smaller than the model's "
+                f"{image.width} x {image.height}: give larger ones"
+            )
         if factor not in (None, hint.factor):
             raise SettingsError(
                 f"{run.path} was trained to make pictures {hint.factor} times larger, not {factor}: leave "
@@ -56,6 +62,11 @@ def factor_of(run: Run, size: tuple[int, int], factor: int | None, hint: Hint | 
         return fills
     if factor < 2:
         raise SettingsError(f"--factor {factor}: give a whole number from 2")
+    if factor < least:
+        raise SettingsError(
+            f"--factor {factor}: pictures of {size[1]} x {size[0]} stay smaller than the model's "
+            f"{image.width} x {image.height}: give {least} or more"
+        )
     return factor
 
 
