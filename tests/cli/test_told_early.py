@@ -11,9 +11,14 @@ from PIL import Image
 
 from corpora import told
 from sfumato import cli, runs
+from sfumato.cli.drawing import place
+from sfumato.cli.edits import results
+from sfumato.cli.edits.easel import wanted
+from sfumato.cli.edits.options import Asked
+from sfumato.errors import SettingsError
 from sfumato.files.pictures import read_recipe
 from sfumato.provenance import parse_origin
-from sfumato.runs import Run
+from sfumato.runs import Run, load
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -105,6 +110,7 @@ def test_each_prompt_is_written_once_and_whose_it_is(tmp_path: Path) -> None:
         (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red"), "as in red=2"),
         (("change", "{run}", "{x}", "--class", "cat", "--weigh", "red=2,3"), "as in red=2"),
         (("style", "{run}", "{x}", "--class", "cat", "--structure", 3), "divisor"),
+        (("upscale", "{run}", "{s}", "--factor", 2), "smaller than the model's 8 x 8: give 3 or more"),
         (("style", "{run}", "{x}", "--class", "cat", "--weight", 0.9), "--weight is of a --reference"),
         (("style", "{run}", "{x}", "--class", "cat", "--until", 0.9), "or of --structure"),
         (
@@ -119,7 +125,13 @@ def test_an_edit_that_cannot_be_is_told_before_the_first_look(
     words: tuple[object, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "x.png")
-    places = {"{run}": home / "pets", "{x}": tmp_path / "x.png", "{out}": tmp_path / "out.png"}
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "s.png")
+    places = {
+        "{s}": tmp_path / "s.png",
+        "{run}": home / "pets",
+        "{x}": tmp_path / "x.png",
+        "{out}": tmp_path / "out.png",
+    }
     assert said in refused(capsys, "edit", *(places.get(str(word), word) for word in words))
 
 
@@ -158,3 +170,36 @@ def test_an_option_that_would_do_nothing_is_refused(
     out = ("--steps", 1, "--sampler", "ddim", "-n", 1, "--out", tmp_path / "x.png")
     assert said in refused(capsys, "sample", shown, *words, *out)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_the_steps_of_dps_are_a_hundred_unless_they_are_said(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For it, and for no other method."""
+    asked: list[int | None] = []
+
+    def enough(*_: object) -> None:
+        raise SettingsError("enough")
+
+    def heard(run: Run, wishes: Asked) -> object:
+        asked.append(wishes.steps)
+        return wanted(run, wishes)
+
+    monkeypatch.setattr(results, "wanted", heard)
+    monkeypatch.setattr(Run, "denoiser", enough)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "x.png")
+    words = ["edit", "upscale", str(home / "pets"), str(tmp_path / "x.png")]
+    for more in (["--method", "dps"], ["--method", "dps", "--steps", "7"], []):
+        assert cli.run([*words, *more]) == 1
+    assert asked == [100, 7, None]
+
+
+def test_samples_of_other_settings_have_other_names(home: Path, tmp_path: Path) -> None:
+    """Also of settings that no word of the name tells, and of long names."""
+    run = load(home / "pets", "cpu")
+    others = [{}, {"threshold": 0.9}, {"threshold": 0.8}, {"clip": False}, {"rescale": 0.5}]
+    recipes = [run.recipe(2, classes="cat", guidance=2, **more) for more in others]  # type: ignore[arg-type]
+    names = [place(run, recipe, ["cat" * 50]).name for recipe in recipes]
+    assert len({*names}) == len(others)
+    assert max(map(len, names)) < 128
+    assert names[0] == place(run, run.recipe(2, classes="cat", guidance=2, batch=1), ["cat" * 50]).name

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.cli.drawing import make_room, pixels, write_picture
+from sfumato.cli.telling import on_one_line
 from sfumato.errors import SettingsError
 from sfumato.evaluation.balanced import Balanced
 from sfumato.files import clean_temporaries, read_json, write_json
@@ -112,7 +112,7 @@ def write_dataset(run: Run, recipe: Recipe, out: Path, chosen: Balanced | None =
     files = [_file(recipe, labels, row) for row in range(len(recipe.seeds))]
     _open(out, _settings(run, recipe), files)
     missing = [row for row, name in enumerate(files) if not (out / name).is_file()]
-    done = len(files) - len(missing)
+    done, tell = len(files) - len(missing), on_one_line("pictures")
     for part, _ in _parts(recipe, missing):
         check_account(run, part)
     for part, rows in _parts(recipe, missing):
@@ -121,15 +121,10 @@ def write_dataset(run: Run, recipe: Recipe, out: Path, chosen: Balanced | None =
             make_room(path.parent)
             write_picture(run, path, shown, part, index=i)
         done += len(rows)
-        _tell(done, len(files))
+        tell(done, len(files))
     write_atomic(out / "README.md", [_readme(run, recipe, labels).encode()])
     write_atomic(out / TABLE, [_table(recipe, labels, files).encode()])
     return out
-
-
-def _tell(done: int, n: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{n} pictures", end="\n" if done == n else "", file=sys.stderr, flush=True)
 
 
 def _parts(recipe: Recipe, rows: Sequence[int]) -> Iterator[tuple[Recipe, Sequence[int]]]:
@@ -224,10 +219,10 @@ def _readme(run: Run, recipe: Recipe, labels: Labels) -> str:
 
 def _as_arrays(run: Run, recipe: Recipe, labels: Labels, out: Path) -> Path:
     """images (N, H, W) or (N, H, W, C), labels (N,) and label_names: what `sfumato train x.npz` reads."""
-    made: list[Pixels] = []
+    made, tell = list[Pixels](), on_one_line("pictures")
     for part, _ in _parts(recipe, range(len(recipe.seeds))):
         made += pixels(run, run.make(part))
-        _tell(len(made), len(recipe.seeds))
+        tell(len(made), len(recipe.seeds))
     arrays: dict[str, Any] = {"images": np.stack(made), "seeds": np.asarray(recipe.seeds)}
     if labels.names and None not in labels.numbers:
         arrays["labels"] = np.asarray(labels.numbers, dtype=np.int64)

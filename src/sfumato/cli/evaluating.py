@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import typer
 
@@ -13,6 +12,7 @@ from sfumato.card import CARD
 from sfumato.cli import likelihood
 from sfumato.cli.drawing import make_room
 from sfumato.cli.telling import on_one_line, telling
+from sfumato.cli.wishes import resize_of
 from sfumato.conditions.clip import open_clip
 from sfumato.data.bundled import home_of, model_path, open_source
 from sfumato.data.fit import Resize
@@ -96,10 +96,7 @@ class Opening:
 
     @property
     def fit(self) -> Resize:
-        found = next((one for one in get_args(Resize) if one == self.resize), None)
-        if found is None:
-            raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {self.resize!r}")
-        return found
+        return resize_of(self.resize)
 
 
 def looking(features: str, weights: Path | None, device: str, batch: int, seed: int) -> Looking:

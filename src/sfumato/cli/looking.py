@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import typer
 
 from sfumato.cli.drawing import arrange
+from sfumato.cli.telling import on_one_line
+from sfumato.cli.wishes import resize_of
 from sfumato.data.bundled import open_source
-from sfumato.data.fit import Resize
 from sfumato.data.prepare import prepare
 from sfumato.errors import SettingsError
 from sfumato.files import write_json
@@ -63,13 +62,11 @@ def loss(
     """The loss per noise level: loss.png and loss.json."""
     if pictures < 2 or batch < 1:
         raise SettingsError(f"--pictures {pictures}, --batch {batch}: at least 2 pictures and 1 at a time")
-    fit = next((one for one in get_args(Resize) if one == resize), None)
-    if fit is None:
-        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {resize!r}")
+    fit = resize_of(resize)
     source = open_source(data)
     ready = prepare(source, **run.card.fitting(source), resize=fit, room=crop)
     make_folder(folder)
-    found = losses(run, ready, pictures=pictures, seed=seed, batch=batch, told=_tell)
+    found = losses(run, ready, pictures=pictures, seed=seed, batch=batch, told=on_one_line("pictures"))
     yield from overfit.reading(found)
     yield write_figure(folder / "loss.png", loss_figure(found))
     yield _json(folder / "loss.json", found.to_json())
@@ -125,8 +122,3 @@ def _name(run: Run, recipe: Recipe) -> str:
 def _json(path: Path, value: object) -> Path:
     write_json(path, value)
     return path
-
-
-def _tell(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{total} pictures", end="\n" if done == total else "", file=sys.stderr, flush=True)

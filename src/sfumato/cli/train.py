@@ -315,11 +315,6 @@ def read_size(text: str | None) -> int | tuple[int, int] | None:
 
 def read_resize(text: str) -> Any:
     """How pictures of other shapes are fitted, by name."""
-    from typing import get_args
+    from sfumato.cli.wishes import resize_of
 
-    from sfumato.data.fit import Resize
-    from sfumato.errors import SettingsError
-
-    if text not in get_args(Resize):
-        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {text!r}")
-    return text
+    return resize_of(text)

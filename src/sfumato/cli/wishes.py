@@ -1,13 +1,16 @@
-"""Words of the command line that say what is wished: attributes, scales of guidance, an interval."""
+"""Words of the command line that say what is wished: attributes, scales of guidance, an interval, a
+fit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import number
 from sfumato.data.bundled import called
+from sfumato.data.fit import Resize
 from sfumato.errors import SettingsError
 from sfumato.folders.classifier import WEIGHTS
 from sfumato.guides.classifier import names_of
@@ -47,6 +50,14 @@ def _also(option: str, sign: int, said: str) -> Also:
         if equals
         else Also("text", name.strip(), sign * weight)
     )
+
+
+def resize_of(said: str) -> Resize:
+    """What --resize says."""
+    found = next((one for one in get_args(Resize) if one == said), None)
+    if found is None:
+        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {said!r}")
+    return found
 
 
 def scale_of(said: str | None) -> float | dict[str, float] | None:

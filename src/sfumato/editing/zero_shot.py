@@ -16,6 +16,8 @@ from sfumato.solvers.fresh import Ancestral
 from sfumato.solvers.multistep import Multistep
 
 METHODS = ("pigdm", "ddrm", "dps")
+STEPS = {"dps": 100}
+"""The steps of a method that does badly in as few as samplers need."""
 
 
 @dataclass(frozen=True)

@@ -150,13 +150,8 @@ def fitted(
         raise SettingsError(f"{where} is a picture's noise, and this edit needs the picture itself")
     image = run.card.image
     size = (image.height, image.width) if size is None else size
-    height, width = shown.shape[:2]
     said = plain(shown)
-    if resize is None and (height, width) != size:
-        raise SettingsError(
-            f"{where} is {width} x {height} pixels and the model's pictures are {image.width} x "
-            f"{image.height}: say --resize crop, stretch or pad to fit it"
-        )
+    check_size(run, shown, where, resize, size)
     told, drawn = said.shape[2], image.channels
     if drawn not in (1, 3, 4):
         raise SettingsError(f"{run.path}: its pictures have {drawn} channels, which no picture file holds")
@@ -167,6 +162,19 @@ def fitted(
         )
     deep = shown.dtype == np.uint16
     return fit(said, size, resize or "crop", image.channels, deep)
+
+
+def check_size(
+    run: Run, shown: np.ndarray, where: Path | str, resize: Resize | None, size: tuple[int, int]
+) -> None:
+    """Raises SettingsError for (H, W, C) of another size, unless --resize says how it is fitted."""
+    height, width = shown.shape[:2]
+    if resize is None and (height, width) != size:
+        image = run.card.image
+        raise SettingsError(
+            f"{where} is {width} x {height} pixels and the model's pictures are {image.width} x "
+            f"{image.height}: say --resize crop, stretch or pad to fit it"
+        )
 
 
 def drawable(shown: np.ndarray, channels: int) -> bool:

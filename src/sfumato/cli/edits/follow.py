@@ -8,7 +8,7 @@ from sfumato.cli.edits.options import Draw, task
 @task
 def follow() -> Draw:
     """Draw pictures that follow an outline, a mask, a map: what the run was shown by train --picture."""
-    from sfumato.cli.edits.easel import Easel, Result
+    from sfumato.cli.edits.easel import Easel, Result, check_size
     from sfumato.data.aligned import with_trust
     from sfumato.data.fit import fit, plain
     from sfumato.errors import SettingsError
@@ -21,11 +21,7 @@ def follow() -> Draw:
                 f"{run.path} was not trained to follow pictures: sfumato train --picture COLUMN"
             )
         shown, size = easel.pixels(role=said.column), (image.height, image.width)
-        if shown.shape[:2] != size and easel.resize is None:
-            raise SettingsError(
-                f"{easel.images[0]} is {shown.shape[1]} x {shown.shape[0]} pixels and the model's pictures "
-                f"are {image.width} x {image.height}: say --resize crop, stretch or pad to fit it"
-            )
+        check_size(run, shown, easel.images[0], easel.resize, size)
         deep = shown.dtype == "uint16"
         fitted = fit(plain(shown), size, easel.resize or "crop", said.channels - 1, deep)
         return Result(run.make(easel.recipe, with_trust(fitted[None])))

@@ -14,10 +14,16 @@ from sfumato.cli.edits.options import Draw, task
 
 Way = Annotated[
     str | None,
-    typer.Option("--method", help="trained, or for any run pigdm, ddrm or dps. [trained if it is, or pigdm]"),
+    typer.Option(
+        "--method",
+        help="trained; for any run pigdm, ddrm, or dps, of 100 steps. [trained if it is, or pigdm]",
+    ),
 ]
 Solving = Annotated[
-    str, typer.Option("--method", help="pigdm, which is exact for Gaussians; ddrm, the fastest; dps.")
+    str,
+    typer.Option(
+        "--method", help="pigdm, which is exact for Gaussians; ddrm, the fastest; dps, of 100 steps."
+    ),
 ]
 Noise = Annotated[
     float, typer.Option(help="Of pigdm and ddrm: the picture's noise, as a share of its range (0.05).")

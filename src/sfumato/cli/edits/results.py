@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ import torch
 from sfumato.cli.drawing import GRID, check_target, make_room
 from sfumato.cli.edits.easel import Easel, Result, Shelf, wanted
 from sfumato.cli.edits.options import Asked, Draw, Task
+from sfumato.cli.wishes import resize_of
 from sfumato.data.bundled import home_of
-from sfumato.data.fit import Resize
 from sfumato.editing.record import Edited, Source, pixel_hash
+from sfumato.editing.zero_shot import STEPS
 from sfumato.errors import SettingsError
 from sfumato.files.pictures import Pixels, grid, write_png
 from sfumato.inside.deviation import Deviation, deviation_of
@@ -216,13 +217,13 @@ def check_room(run: Run, recipe: Recipe, target: Target, ensemble: bool) -> None
 
 def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Path]:
     """Does a task as the command line asks: yields what it tells, and the files that it writes."""
-    how = next((one for one in get_args(Resize) if one == asked.resize), None)
-    if asked.resize is not None and how is None:
-        raise SettingsError(f"--resize is one of {', '.join(get_args(Resize))}, not {asked.resize!r}")
+    how = None if asked.resize is None else resize_of(asked.resize)
     check_places(task, asked, own)
     run = load(asked.run, asked.device, asked.weights)
     if asked.sampler is None and task.sampler is not None:
         asked = replace(asked, sampler=task.sampler)
+    if asked.steps is None:
+        asked = replace(asked, steps=STEPS.get(own.get("method")))
     recipe, columns = wanted(run, asked)
     draw: Draw = task.function(**own)
     groups: Sequence[Sequence[Path]] = (
