@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ from sfumato.cli.edits.inverse import upscale
 from sfumato.cli.edits.options import Asked
 
 if TYPE_CHECKING:
-    from sfumato.runs import Run
+    from sfumato.runs import Recipe, Run
 
 AUGMENT = 0.1
 """The noise that is put on small pictures for a run that was trained with it."""
@@ -47,12 +46,18 @@ def cascade(
     weights: Annotated[str, typer.Option(help="ema, raw, step:12000, or ema:0.05 for a width.")] = "ema",
 ) -> None:
     """Draw small pictures with one run and make them larger with others. Each file says the whole chain."""
+    from sfumato.cli.drawing import check_target
+    from sfumato.data.bundled import home_of, model_path
+    from sfumato.errors import SettingsError
+
     first = Asked(
         run=base, images=[], number=number, class_=class_, set_=set_, prompt=prompt, guidance=guidance,
         steps=steps, seed=seed, batch=batch, device=device, weights=weights,
     )  # fmt: skip
-    from sfumato.data.bundled import home_of, model_path
-
+    if out is not None:
+        check_target(out)
+        if out.suffix and not out.is_dir():
+            raise SettingsError(f"--out {out}: a cascade writes pictures of every size: give a folder")
     folder = home_of(model_path(upscalers[-1])) / "edits" if out is None else out
     for path in _stages(first, upscalers, folder, augment):
         typer.echo(str(path))
@@ -62,6 +67,7 @@ def _stages(first: Asked, upscalers: list[Path], folder: Path, augment: float | 
     """The files of all stages; those of the last lie in the folder itself."""
     from sfumato.cli.drawing import draw
     from sfumato.cli.edits.easel import wanted
+    from sfumato.cli.wishes import settings_of
     from sfumato.conditions.nearest import match
     from sfumato.noise import key_of
     from sfumato.runs import load
@@ -74,32 +80,39 @@ def _stages(first: Asked, upscalers: list[Path], folder: Path, augment: float | 
     for stage, path in enumerate(upscalers, 1):
         run = load(path, first.device, first.weights)
         into = folder if stage == len(upscalers) else folder / f"larger-{stage}"
+        seeds = [key_of(seed, "cascade", stage) for seed in recipe.seeds]
+        known = run.conditions.attributes.names
+        values = [one for one in first.set_ or [] if match(one.partition("=")[0], known) is not None]
+        classes = [label if label in run.classes else None for label in labels] if run.classes else None
         larger: list[Path] = []
-        for i, (small, seed) in enumerate(zip(paths, recipe.seeds, strict=True)):
-            label = labels[i] if labels and labels[i] in run.classes else None
-            prompt = None if run.card.text is None else first.prompt
-            known = run.conditions.attributes.names
-            values = [one for one in first.set_ or [] if match(one.partition("=")[0], known) is not None]
-            asked = replace(
-                first, run=path, images=[small], number=1, class_=None if label is None else [label],
-                set_=values, prompt=prompt, guidance=None, seed=key_of(seed, "cascade", stage),
-            )  # fmt: skip
-            larger.append(_enlarged(run, asked, into, augment))
-            yield larger[-1]
+        for start in range(0, len(paths), first.batch):
+            rows = slice(start, start + first.batch)
+            part = run.recipe(
+                classes=None if not classes else classes[rows],
+                prompt=None if run.card.text is None else first.prompt,
+                set=settings_of(values),
+                steps=first.steps,
+                seeds=seeds[rows],
+                batch=first.batch,
+            )
+            for made in _enlarged(run, part, paths[rows], into, augment):
+                larger.append(made)
+                yield made
         paths = larger
 
 
-def _enlarged(run: Run, asked: Asked, folder: Path, augment: float | None) -> Path:
-    """The file of one picture made larger: an edit like any other."""
-    from sfumato.cli.edits.easel import Easel, wanted
+def _enlarged(
+    run: Run, recipe: Recipe, paths: list[Path], folder: Path, augment: float | None
+) -> Iterator[Path]:
+    """The files of pictures made larger, all in one batch; each is an edit of its own, like any other."""
+    from sfumato.cli.edits.easel import Easel, Result
     from sfumato.cli.edits.results import Target, write
     from sfumato.editing.upscale import trained
 
     usual = AUGMENT if trained(run) is not None else 0.0
     own = upscale.defaults | {"augment": usual if augment is None else augment}
-    recipe, _ = wanted(run, asked)
-    easel = Easel(run, recipe, tuple(asked.images))
-    (path,) = write(
-        easel, upscale, own, upscale.function(**own)(easel), Target(folder, True), 1, ensemble=False
-    )
-    return path
+    made = upscale.function(**own)(Easel(run, recipe, tuple(paths))).pictures
+    for i, path in enumerate(paths):
+        easel = Easel(run, recipe.take([i]), (path,))
+        easel.pixels()  # which its account tells of
+        yield from write(easel, upscale, own, Result(made[[i]]), Target(folder, True), 1, ensemble=False)

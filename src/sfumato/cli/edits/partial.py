@@ -75,10 +75,11 @@ class Partial:
 
 
 def own_size(easel: Easel) -> Tensor:
-    """The picture in its own size, and in the model's channels and range, (1, C, h, w)."""
-    shown = easel.pixels()
-    size = shown.shape[0], shown.shape[1]
-    return in_range(easel.run, fitted(easel.run, shown, easel.images[0], easel.resize, size))[None]
+    """The pictures in their own size, all the same, and in the model's channels and range, (n, C, h, w)."""
+    every = [(easel.pixels(path), path) for path in easel.images]
+    size = every[0][0].shape[0], every[0][0].shape[1]
+    made = [in_range(easel.run, fitted(easel.run, a, path, easel.resize, size)) for a, path in every]
+    return torch.stack(made)
 
 
 def canvas(easel: Easel) -> Tensor:
