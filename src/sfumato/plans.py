@@ -99,6 +99,8 @@ def from_image(levels: Levels, start: int) -> list[Move]:
 def repaint(levels: Levels, jump: int = 1, times: int = 3) -> list[Move]:
     """Descend `jump` moves, renoise back, `times` times over, all the way down (RePaint, Lugmayr et al.
     2022)."""
+    if jump < 1 or times < 1:
+        raise SettingsError(f"repaint by jumps of {jump} moves, {times} times: at least 1 of each is needed")
     moves: list[Move] = []
     last = len(levels) - 1
     for top in range(0, last, jump):

@@ -28,7 +28,8 @@ class Schedule(Protocol):
         ...
 
     def time(self, level: Level) -> Tensor:
-        """The time at which the curve is as noisy as `level`: below 0 or above 1 if it never is."""
+        """The time at which the curve is as noisy as `level`: below 0 or above 1, infinite perhaps, if it
+        never is."""
         ...
 
 
@@ -95,7 +96,8 @@ class Linear:
 
     def time(self, level: Level) -> Tensor:
         spent = _spent(level)
-        return 2 * spent / (self.lo + (self.lo**2 + 2 * (self.hi - self.lo) * spent).sqrt())
+        time = 2 * spent / (self.lo + (self.lo**2 + 2 * (self.hi - self.lo) * spent).sqrt())
+        return torch.where(spent < math.inf, time, spent)
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ class ScaledLinear:
 
     def time(self, level: Level) -> Tensor:
         root, slope = math.sqrt(self.lo), math.sqrt(self.hi) - math.sqrt(self.lo)
-        cube = root**3 + 3 * slope * _spent(level)  # of sqrt(beta) at that time
-        c = cube ** (1 / 3)
-        return 3 * _spent(level) / (c**2 + c * root + root**2)  # (c - root) / slope without the difference
+        spent = _spent(level)
+        c = (root**3 + 3 * slope * spent) ** (1 / 3)  # sqrt(beta) at that time
+        time = 3 * spent / (c**2 + c * root + root**2)  # (c - root) / slope without the difference
+        return torch.where(spent < math.inf, time, spent)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,13 @@ class Sigmoid:
     end: float = 3.0
     tau: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.start == self.end or self.tau <= 0:
+            raise SettingsError(
+                f"a sigmoid from {self.start:g} to {self.end:g} with tau = {self.tau:g} does not rise: give "
+                "two ends and a tau above 0"
+            )
+
     def _ends(self) -> tuple[float, float]:
         return self.start / self.tau / 2, self.end / self.tau / 2
 
@@ -178,6 +188,10 @@ class VE:
 
     lo: float = 0.002
     hi: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lo < self.hi:
+            raise SettingsError(f"sigma must rise from above 0, not go from {self.lo:g} to {self.hi:g}")
 
     def level(self, t: Tensor) -> Level:
         sigma = self.lo * torch.exp(t * math.log(self.hi / self.lo))
@@ -223,6 +237,10 @@ class Shifted:
 
     base: Schedule
     b: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.b < math.inf:
+            raise SettingsError(f"a schedule cannot be shifted by b = {self.b:g}: give a number above 0")
 
     def level(self, t: Tensor) -> Level:
         level = self.base.level(t)

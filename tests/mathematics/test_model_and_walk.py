@@ -20,7 +20,7 @@ from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, Epsilon, Flow, Prediction, V
 from sfumato.samplers import SAMPLERS
 from sfumato.sampling import draw, sample, walk
-from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow
+from sfumato.schedules import VE, ConstantBeta, Cosine, Linear, RectifiedFlow, ScaledLinear, Schedule
 from sfumato.solvers.multistep import Multistep
 from sfumato.tables import Table
 
@@ -95,6 +95,16 @@ def test_levels_outside_the_trained_range_are_refused_but_not_the_two_ends() -> 
     e = model(batch(), CLEAN)
     assert torch.equal(e.x0, batch())
     assert bool(torch.isfinite(e.eps).all())
+
+
+@pytest.mark.parametrize("schedule", [Linear(), ScaledLinear(), ConstantBeta()], ids=repr)
+def test_pure_noise_is_the_noisiest_level_of_a_curve_that_never_reaches_it(schedule: Schedule) -> None:
+    model = Model(Small(), schedule, V())
+    model.check(PURE_NOISE)
+    ends = model(batch(), schedule.level(f64(1.0)))
+    assert torch.equal(model(batch(), PURE_NOISE).x0, ends.x0)
+    plan = plans.descend(plans.trailing(Cosine(), 3))
+    assert bool(torch.isfinite(sample(model.given(), (3,), plan)).all())
 
 
 def test_epsilon_at_zero_terminal_snr_is_refused_when_the_plan_is_made() -> None:  # N3

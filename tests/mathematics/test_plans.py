@@ -207,3 +207,9 @@ def test_from_pure_noise_churn_has_nothing_to_add() -> None:
     assert torch.equal(plan[0].here.alpha, PURE_NOISE.alpha)
     assert not plan[0].renoise
     assert torch.equal(plan[-1].there.sigma, CLEAN.sigma)
+
+
+@pytest.mark.parametrize(("jump", "times"), [(0, 3), (-1, 3), (1, 0)])
+def test_repainting_by_no_jump_or_no_time_is_refused(jump: int, times: int) -> None:
+    with pytest.raises(SettingsError, match="at least 1 of each"):
+        plans.repaint(plans.trailing(Cosine(), 4), jump, times)
