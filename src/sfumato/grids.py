@@ -35,19 +35,30 @@ def _checked(n: int) -> int:
 
 
 def _table(schedule: Schedule) -> Table | None:
-    return (
-        _table(schedule.base)
-        if isinstance(schedule, Shifted)
-        else schedule
-        if isinstance(schedule, Table)
-        else None
-    )
+    """The table beneath, if there is one."""
+    while isinstance(schedule, Shifted):
+        schedule = schedule.base
+    return schedule if isinstance(schedule, Table) else None
 
 
 def _first_node(schedule: Schedule) -> float:
     """The time of the least noise that the model was trained at: 1/T on a table, 0 on a curve."""
     table = _table(schedule)
     return 0.0 if table is None else 1 / table.steps
+
+
+def ends(schedule: Schedule) -> Level:
+    """The least noise that a model of this schedule is trained at and the most, (2,)."""
+    return schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
+
+
+def _trained(schedule: Schedule, times: Tensor) -> Tensor:
+    """Falling times as they are, or, where so many steps would pass the least noise that was trained, evenly
+    down to it."""
+    least = _first_node(schedule)
+    if float(times[-1]) > least - 1e-9:
+        return times
+    return torch.linspace(max(float(times[0]), least), least, len(times), dtype=torch.float64)
 
 
 def _to_clean(schedule: Schedule, times: Tensor) -> Levels:
@@ -73,7 +84,7 @@ def uniform(schedule: Schedule, n: int) -> Levels:
 def trailing(schedule: Schedule, n: int) -> Levels:
     """t = 1, 1 - 1/n, ..., 1/n, then clean data (Lin et al. 2024): starts at the noisiest level whatever n
     is."""
-    return _to_clean(schedule, 1 - torch.arange(_checked(n), dtype=torch.float64) / n)
+    return _to_clean(schedule, _trained(schedule, 1 - torch.arange(_checked(n), dtype=torch.float64) / n))
 
 
 def interior(schedule: Schedule, n: int) -> Levels:
@@ -83,7 +94,7 @@ def interior(schedule: Schedule, n: int) -> Levels:
     steps that costs less than a step in which nothing is decided.
     """
     times = torch.arange(_checked(n), 0, -1, dtype=torch.float64) / (n + 1)
-    return _to_clean(schedule, times.clamp(min=_first_node(schedule)))
+    return _to_clean(schedule, _trained(schedule, times))
 
 
 def late(schedule: Schedule, n: int) -> Levels:
@@ -93,7 +104,8 @@ def late(schedule: Schedule, n: int) -> Levels:
     of order one, whose own error is larger.
     """
     top = float(schedule.time(Level.of(1.0, float(max(25, _checked(n))))))
-    return _to_clean(schedule, min(top, 1.0) * torch.arange(n, 0, -1, dtype=torch.float64) / n)
+    times = min(top, 1.0) * torch.arange(n, 0, -1, dtype=torch.float64) / n
+    return _to_clean(schedule, _trained(schedule, times))
 
 
 def leading(schedule: Schedule, n: int, steps: int = 1000) -> Levels:
@@ -113,8 +125,8 @@ def leading(schedule: Schedule, n: int, steps: int = 1000) -> Levels:
 def _ratios(schedule: Schedule, low: float, high: float) -> tuple[float, float]:
     """The range of sigma/alpha that the schedule was trained on, cut to low .. high where it has no end of
     its own."""
-    ends = schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
-    least, most = (ends.sigma / ends.alpha).tolist()
+    both = ends(schedule)
+    least, most = (both.sigma / both.alpha).tolist()
     return (least if least > 0 else low), (most if math.isfinite(most) else high)
 
 
@@ -162,8 +174,8 @@ def bounded(schedule: Schedule, n: int) -> Levels:
 
     Where so many steps would pass the least noise that was trained, the last stands there instead.
     """
-    ends = schedule.level(torch.tensor([_first_node(schedule), 1.0], dtype=torch.float64))
-    least, most = (Point(float(a), float(s)) for a, s in zip(ends.alpha, ends.sigma, strict=True))
+    both = ends(schedule)
+    least, most = (Point(a, s) for a, s in zip(both.alpha.tolist(), both.sigma.tolist(), strict=True))
     low, high = REST
     start, stop = tick(most, "bounded"), tick(Point(1.0, 0.0), "bounded")
     times = torch.linspace(start, stop, _checked(n) + 1, dtype=torch.float64)[:-1]
@@ -243,7 +255,8 @@ class ToLeast:
 
     def __call__(self, schedule: Schedule, n: int) -> Levels:
         levels = self.grid(schedule, n)
-        end = schedule.level(torch.tensor([_first_node(schedule)], dtype=torch.float64))
+        both = ends(schedule)
+        end = Level(both.alpha[0], both.sigma[0])
         noisy = levels.cut(0, len(levels) - 1)
         if float(end.sigma / end.alpha) >= float(noisy[-1].sigma / noisy[-1].alpha):
             raise SettingsError(

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from sfumato import plans
 from sfumato.errors import SettingsError
-from sfumato.level import Level
+from sfumato.level import CLEAN, PURE_NOISE, Level
 from sfumato.schedules import (
     VE,
     ConstantBeta,
@@ -72,6 +73,27 @@ class TestEveryCurve:
         level = schedule.level(f64(0.0))
         assert float(level.alpha) == 1
         assert float(level.sigma) == (0.002 if isinstance(schedule, VE) else 0)
+
+    def test_pure_noise_and_clean_data_have_a_time_on_every_curve(self, schedule: Schedule) -> None:
+        noisy, clean = float(schedule.time(PURE_NOISE)), float(schedule.time(CLEAN))
+        assert noisy > 1 - 1e-12  # or beyond, infinitely far perhaps: never NaN
+        assert clean < 1e-12
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: VE(80.0, 0.002),
+        lambda: VE(0.0, 80.0),
+        lambda: Sigmoid(3.0, 3.0),
+        lambda: Sigmoid(tau=0.0),
+        lambda: Shifted(Cosine(), 0.0),
+        lambda: Shifted(Cosine(), -2.0),
+    ],
+)
+def test_a_curve_that_does_not_grow_noisier_is_refused(made: Callable[[], Schedule]) -> None:
+    with pytest.raises(SettingsError, match=r"rise|above"):
+        made()
 
 
 @pytest.mark.parametrize("schedule", PRESERVING, ids=lambda s: repr(s)[:30])
@@ -225,6 +247,17 @@ def test_a_grid_has_exactly_n_moves_falls_and_ends_clean(grid: plans.Grid, sched
         assert all(float(a.angle) > float(b.angle) for a, b in zip(levels, list(levels)[1:], strict=False))
         assert (float(levels[n].alpha), float(levels[n].sigma)) == (1.0, 0.0)
         assert all(float(a.there.sigma) == float(b.here.sigma) for a, b in itertools.pairwise(moves))
+
+
+@pytest.mark.parametrize("grid", [plans.trailing, plans.interior, plans.late], ids=lambda g: g.__name__)
+@pytest.mark.parametrize("n", [10, 11, 25, 100])
+def test_more_steps_than_a_table_has_stay_above_its_least_trained_noise(grid: plans.Grid, n: int) -> None:
+    table = Table.linear(10, 0.01, 0.9)
+    levels = grid(table, n)
+    times = table.time(Level(levels.alpha[:n], levels.sigma[:n]))
+    assert len(levels) == n + 1
+    assert bool((times.diff() < 0).all())
+    assert float(times[-1]) > 0.1 - 1e-12
 
 
 @pytest.mark.parametrize("n", range(1, 101))

@@ -21,12 +21,12 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.evaluation.mean import Mean
 from sfumato.forward import noised
+from sfumato.grids import ends
 from sfumato.level import Level, Levels
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
 from sfumato.schedules import Schedule
 from sfumato.tables import Table
-from sfumato.training.levels import ends
 
 NOISIEST = 150.0
 """sigma/alpha at which a process in continuous time is begun if its own has no largest; L_T is then at

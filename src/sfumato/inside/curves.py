@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from sfumato.errors import SettingsError
+from sfumato.grids import ends
 from sfumato.inside.figure import FAINT, INK, TEAL, UMBER, new_figure, plain
 from sfumato.level import Level
 from sfumato.schedules import Schedule
-from sfumato.training.levels import Stratified, Where, ends
+from sfumato.training.levels import Stratified, Where
 from sfumato.training.process import SCHEDULES, Process
 
 if TYPE_CHECKING:

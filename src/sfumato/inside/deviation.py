@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import SettingsError
+from sfumato.grids import ends
 from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise, key_of
 from sfumato.plans import descend
@@ -23,7 +24,6 @@ from sfumato.sampling import walk
 from sfumato.schedules import Schedule
 from sfumato.solvers.fresh import Sde
 from sfumato.solvers.multistep import Multistep
-from sfumato.training.levels import ends
 
 _STEPS = 50
 _SOLVER = Multistep("x0", "log_snr", 2)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sfumato.errors import SettingsError
+from sfumato.grids import ends
 from sfumato.model import Model
 from sfumato.training.learner import Learner
-from sfumato.training.levels import ends
 from sfumato.training.objectives import Addable, Trial
 from sfumato.training.perceptual import signal
 

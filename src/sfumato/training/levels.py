@@ -18,7 +18,7 @@ from torch import Tensor
 from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.noise import Noise, key_of
-from sfumato.schedules import Schedule, Shifted
+from sfumato.schedules import Schedule
 from sfumato.tables import Table
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -55,15 +55,6 @@ def at_share(schedule: Schedule, u: Tensor) -> Level:
             ((u * schedule.steps).floor().clamp(max=schedule.steps - 1) + 1) / schedule.steps
         )
     return schedule.level(u)
-
-
-def ends(schedule: Schedule) -> Level:
-    """The least noise that training can ask for and the most, (2,)."""
-    base = schedule
-    while isinstance(base, Shifted):
-        base = base.base
-    least = 1 / base.steps if isinstance(base, Table) else 0.0
-    return schedule.level(torch.tensor([least, 1.0], dtype=torch.float64))
 
 
 def _uniforms(positions: Sequence[int], seed: int) -> Tensor:

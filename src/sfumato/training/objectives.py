@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sfumato.denoiser import Condition
 from sfumato.errors import SettingsError
+from sfumato.grids import ends
 from sfumato.level import Level, spread_on
 from sfumato.model import Model
 from sfumato.predictions import Estimate
 from sfumato.schedules import Schedule
-from sfumato.training.levels import ends
 from sfumato.training.weights import SIMPLE, Weight, weight_on
 
 

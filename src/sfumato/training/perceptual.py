@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sfumato.grids import ends
 from sfumato.level import Level, spread_on
 from sfumato.model import Model
-from sfumato.training.levels import ends
 from sfumato.training.objectives import Addable, Trial
 
 

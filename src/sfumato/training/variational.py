@@ -21,12 +21,12 @@ from sfumato.bound import (
 )
 from sfumato.errors import SettingsError
 from sfumato.forward import noised
+from sfumato.grids import ends
 from sfumato.level import Level, spread_on
 from sfumato.model import Model
 from sfumato.predictions import Estimate, Said
 from sfumato.schedules import Schedule
 from sfumato.tables import Table
-from sfumato.training.levels import ends
 from sfumato.training.objectives import Addable, Trial
 
 
