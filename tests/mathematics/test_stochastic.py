@@ -96,6 +96,12 @@ def test_kept_and_added_make_the_target(fresh: object, schedule: Schedule) -> No
             assert added == 0
 
 
+@pytest.mark.parametrize("eta", [-0.5, math.inf, math.nan])
+def test_an_sde_that_runs_backwards_or_for_ever_is_refused(eta: float) -> None:
+    with pytest.raises(SettingsError, match="eta"):
+        Sde(eta)
+
+
 def test_the_ancestral_step_is_ddims_eta_and_the_posterior() -> None:
     schedule = Linear()
     here, there = (schedule.level(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.4))

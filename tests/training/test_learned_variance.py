@@ -27,7 +27,7 @@ from sfumato.predictions import Estimate, V
 from sfumato.runs import load
 from sfumato.samplers import sampler
 from sfumato.sampling import prior, walk
-from sfumato.solvers.fresh import Ancestral, LargeVariance, LearnedVariance
+from sfumato.solvers.fresh import Ancestral, Between, LargeVariance, LearnedVariance
 from sfumato.tables import Table
 from sfumato.training.objectives import Trial
 from sfumato.training.recipes import RunSettings, pixels
@@ -105,6 +105,10 @@ def test_it_lies_between_small_and_large_pixel_by_pixel() -> None:
     torch.testing.assert_close(std, expected)
     assert float(split.added(e)) == pytest.approx(small)  # a model that says none has beta-tilde
     assert LearnedVariance()(here, Level.of(1.0, 0.0)).added == 0.0
+    near = Level.of(here.alpha * (1 + 1e-6), here.sigma)
+    close = LearnedVariance()(here, near).added
+    assert isinstance(close, Between)
+    assert close.low == pytest.approx(Ancestral(1.0)(here, near).added ** 2, rel=1e-13)  # nothing cancels
 
 
 def test_diffusers_reads_it_alike() -> None:

@@ -110,12 +110,10 @@ class LearnedVariance:
     beta's of the move that is made, so that skipping steps needs no more (Nichol & Dhariwal 2021, eq. 15)."""
 
     def __call__(self, here: Level, there: Level) -> Split:
+        ratio = min(1.0, _ratio(here, there))
+        small = float(there.sigma) ** 2 * (1 - ratio) * (1 + ratio)  # beta-tilde
         kept = Ancestral(1.0)(here, there).kept
-        if float(there.sigma) == 0:
-            return Split(kept, 0.0)
-        small = max(0.0, float(there.sigma) ** 2 - kept**2)
-        large = float(largest_variance(here, there))
-        return Split(kept, Between(small, large) if small else 0.0)
+        return Split(kept, Between(small, float(largest_variance(here, there))) if small else 0.0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,10 @@ class Sde:
     """
 
     eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta < math.inf:
+            raise SettingsError(f"eta is {self.eta}, but must be a number from 0")
 
     def __call__(self, here: Level, there: Level) -> Split:
         ratio = min(1.0, _ratio(here, there)) ** self.eta
