@@ -15,11 +15,11 @@ from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise
 from sfumato.plans import Grid
-from sfumato.sampling import After, Solver, Step, walk
+from sfumato.sampling import After, Solver, walk
 from sfumato.schedules import Schedule
 from sfumato.solvers import adaptive
 from sfumato.solvers.fresh import Fresh, Ode
-from sfumato.solvers.moves import Move
+from sfumato.solvers.moves import Move, Step
 
 
 @runtime_checkable

@@ -17,12 +17,14 @@ from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, Level, Levels
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
-from sfumato.sampling import Counted, sample, walk
+from sfumato.sampling import Counted, Solver, sample, walk
 from sfumato.schedules import VE, Cosine, Linear, RectifiedFlow, Schedule
 from sfumato.solvers.fresh import Ancestral, Fresh, Sde
 from sfumato.solvers.moves import Move, Point
-from sfumato.solvers.multistep import Clock, tick
+from sfumato.solvers.multistep import Clock, Multistep, tick
+from sfumato.solvers.rungekutta import RungeKutta
 from sfumato.solvers.singlestep import Heun, Singlestep, point_at
+from sfumato.solvers.unipc import UniPC
 from sfumato.tables import Table
 
 SOLVERS = [
@@ -189,6 +191,23 @@ def test_strides_ask_once_at_every_level(order: int, n: int) -> None:
     assert counted.counts == [n] * 64
     assert float(plan[-1].there.sigma) == 0
     assert not plan[-1].through
+
+
+@pytest.mark.parametrize(
+    "solver", [Multistep(), UniPC(), RungeKutta("x0", 2), Heun(), Singlestep("x0", 2)], ids=repr
+)
+def test_strides_of_three_are_refused_by_solvers_that_would_not_look_there(solver: Solver) -> None:
+    plan = plans.Strides(3)(plans.karras(VE(0.05, 10.0), 7))
+    with pytest.raises(SettingsError, match="look"):
+        next(walk(exact(MIXTURE), START, plan, solver))
+    next(walk(exact(MIXTURE), START, plan, Singlestep("x0", 3)))
+
+
+def test_a_look_that_is_not_on_the_way_is_refused() -> None:
+    here, there, beyond = Level.of(1.0, 2.0), Level.of(1.0, 1.0), Level.of(1.0, 0.5)
+    for through in ((beyond,), (there, here), (here,)):
+        with pytest.raises(SettingsError, match="one after the other"):
+            next(walk(exact(MIXTURE), START, [Move(here, there, through=through)], Singlestep("x0", 3)))
 
 
 def test_strides_of_no_length_are_refused() -> None:

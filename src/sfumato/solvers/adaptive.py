@@ -22,9 +22,10 @@ from sfumato.errors import SettingsError
 from sfumato.level import CLEAN, Level, spread_on
 from sfumato.noise import Noise
 from sfumato.predictions import Estimate
+from sfumato.solvers.clocks import tick
+from sfumato.solvers.frames import frame_move, seen
 from sfumato.solvers.fresh import Fresh, Ode
 from sfumato.solvers.moves import Leg, Point, Step
-from sfumato.solvers.multistep import frame_move, seen, tick
 from sfumato.solvers.singlestep import Combination, Look, Singlestep, point_at
 
 FAR = 150.0

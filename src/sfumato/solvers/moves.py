@@ -6,6 +6,7 @@ beforehand as Python floats, so that a step touches only tensors of x's size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ class Move(NamedTuple):
     """From one level to another: solved (in whichever direction), or renoised (upwards only).
 
     spare: a renoising move's noise, in units of what the forward process adds (EDM's S_noise).
-    through: where a single-step solver looks again on the way; None leaves that to the solver.
+    through: where a single-step solver looks again on the way, in place of its own nodes; None leaves that to
+    the solver. Other solvers refuse it.
     """
 
     here: Level
@@ -54,6 +56,15 @@ class Leg(NamedTuple):
     kept: Point
     restart: bool
     through: tuple[Point, ...] | None = None
+
+
+def refuse_through(legs: Sequence[Leg], solver: object) -> None:
+    """Raises SettingsError where a leg says at which levels to look again, to a solver that would not."""
+    if any(leg.through for leg in legs):
+        raise SettingsError(
+            f"this plan says where to look again within a move (plans.Strides), and {type(solver).__name__} "
+            "does not look there: take Singlestep, or plans.descend"
+        )
 
 
 class Step(NamedTuple):

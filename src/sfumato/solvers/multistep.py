@@ -31,7 +31,7 @@ from sfumato.errors import SettingsError
 from sfumato.predictions import Estimate
 from sfumato.solvers.clocks import Clock, half_log_snr, tick
 from sfumato.solvers.frames import Frame, frame_move, seen
-from sfumato.solvers.moves import Leg, Point, carried
+from sfumato.solvers.moves import Leg, Point, carried, refuse_through
 from sfumato.solvers.spans import span
 from sfumato.solvers.weights import solve_vandermonde
 
@@ -73,7 +73,8 @@ class Multistep:
             raise SettingsError("the kind bh1 is defined for x0 or eps on the log_snr clock only")
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats."""
+        """The coefficients of every step of a plan, as floats. Raises SettingsError for a plan of strides."""
+        refuse_through(legs, self)
         past = histories(legs, self.order)
         if self.tapered:
             past = [(leg, history[: len(legs) - i]) for i, (leg, history) in enumerate(past)]

@@ -20,7 +20,7 @@ from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.predictions import Estimate
 from sfumato.solvers.frames import Frame, at_place, frame_move, place
-from sfumato.solvers.moves import Leg, Point
+from sfumato.solvers.moves import Leg, Point, refuse_through
 from sfumato.solvers.singlestep import Combination, Look, Row, stepped, tamed
 
 # Butcher's tables: (node, what the move to it averages) for every further look, then what the step averages.
@@ -49,7 +49,9 @@ class RungeKutta:
             raise SettingsError(f"a classical Runge-Kutta solver of order {self.order}: choose 1 to 4")
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats; steps that would go astray at order one."""
+        """The coefficients of every step of a plan, as floats; steps that would go astray at order one.
+        Raises SettingsError for a plan of strides."""
+        refuse_through(legs, self)
         rows = [self._row(leg) for leg in legs]
         return [
             tamed(row, leg.kept) if self.of == "eps" else row for leg, row in zip(legs, rows, strict=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,8 +27,9 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import SettingsError
 from sfumato.level import Level
 from sfumato.predictions import Estimate
-from sfumato.solvers.moves import Leg, Point, carried
-from sfumato.solvers.multistep import Clock, Frame, frame_move, seen, tick
+from sfumato.solvers.clocks import Clock, tick
+from sfumato.solvers.frames import Frame, frame_move, seen
+from sfumato.solvers.moves import Leg, Point, carried, refuse_through
 from sfumato.solvers.weights import moments, weights
 
 Rule = Literal["published", "exact"]
@@ -151,7 +153,8 @@ class Singlestep:
         object.__setattr__(self, "nodes", tuple(nodes))
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats; steps that would go astray at order one."""
+        """The coefficients of every step of a plan, as floats; steps that would go astray at order one.
+        Raises SettingsError for a move through levels that this order has no use for."""
         rows = [self.row(leg) for leg in legs]
         return [
             tamed(row, leg.kept) if self.of == "eps" else row for leg, row in zip(legs, rows, strict=True)
@@ -182,11 +185,20 @@ class Singlestep:
         return Row(looks, way(leg.kept, _last(nodes, rate, exact)), None)
 
     def _parts(self, leg: Leg) -> tuple[float, ...]:
-        """The levels that the move goes through, as parts of it in the clock's time."""
+        """The levels that the move goes through, as parts of it in the clock's time. Fewer than the order has
+        room for lower the order of the step."""
         start, end = tick(leg.here, self.clock), tick(leg.there, self.clock)
         if not math.isfinite(end - start) or start == end:
             return ()
-        return tuple((tick(point, self.clock) - start) / (end - start) for point in leg.through or ())
+        parts = tuple((tick(point, self.clock) - start) / (end - start) for point in leg.through or ())
+        falls = all(a < b for a, b in pairwise((0.0, *parts))) and all(part <= 1 for part in parts)
+        if len(parts) >= self.order or not falls or (len(parts) == 2 and abs(parts[0] - 2 / 3) < 1e-6):
+            raise SettingsError(
+                f"a move looks again at {', '.join(f'{part:.3g}' for part in parts)} of its way: a step of "
+                f"order {self.order} takes at most {self.order - 1}, one after the other, the first of two "
+                "not at 2/3 (plans.Strides of the solver's order gives such)"
+            )
+        return parts
 
     def step(
         self, denoise: Denoiser, first: Estimate, row: Row, state: tuple[Tensor, ...]
@@ -238,7 +250,8 @@ class Heun:
         return Singlestep(self.of, 2, (1.0,), "ratio" if self.of == "eps" else "linear")
 
     def prepare(self, legs: Sequence[Leg]) -> list[Row]:
-        """The coefficients of every step of a plan, as floats."""
+        """The coefficients of every step of a plan, as floats. Raises SettingsError for a plan of strides."""
+        refuse_through(legs, self)
         return self._rule.prepare(legs)
 
     def step(

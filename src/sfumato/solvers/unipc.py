@@ -19,7 +19,7 @@ from sfumato.denoiser import Denoiser
 from sfumato.predictions import Estimate
 from sfumato.solvers.clocks import Clock
 from sfumato.solvers.frames import Frame, frame_move, plain_move, saying, seen
-from sfumato.solvers.moves import Leg, Point
+from sfumato.solvers.moves import Leg, Point, refuse_through
 from sfumato.solvers.multistep import Kind, Multistep, Row, histories, stepped
 
 
@@ -71,7 +71,8 @@ class UniPC:
         return self.p + 1
 
     def prepare(self, legs: Sequence[Leg]) -> list[UniRow]:
-        """The coefficients of every step of a plan, as floats."""
+        """The coefficients of every step of a plan, as floats. Raises SettingsError for a plan of strides."""
+        refuse_through(legs, self)
         solver = self._multistep()
         moves = [(leg, past, solver.row(leg, past)) for leg, past in histories(legs, self.p)]
         rows = [UniRow(0.0, (), moves[0][2])] if moves else []
