@@ -175,6 +175,13 @@ def test_a_ramp_runs_along_the_angle() -> None:
     assert float(weight_at(half, level)) == pytest.approx(3.5)
 
 
+def test_a_scale_for_each_picture_is_refused_since_rows_may_be_taken() -> None:
+    found = classifier_free(exact(PARTS[0]), exact(MIXTURE), lambda level: f64(1, 2, 3))
+    level = Level.of(1.0, 1.0)
+    with pytest.raises(SettingsError, match="one number at each level"):
+        found(points(level), level)
+
+
 # What is asked of a model
 
 

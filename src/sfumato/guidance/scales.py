@@ -13,12 +13,21 @@ from sfumato.errors import SettingsError
 from sfumato.level import Level
 
 Weight = float | int | Callable[[Level], float | int | Tensor]
-"""A number, or a function of the level to one number, or to one for each picture, (B,)."""
+"""A number, or a function of the level to its number: () or, where the level has parts of their own, such as
+(B,), shaped like it. What differs from picture to picture for another reason is no weight: rows may be
+taken from a batch."""
 
 
 def weight_at(weight: Weight, level: Level) -> Tensor:
-    """The weight at a level, float64: () or (B,)."""
-    return torch.as_tensor(weight(level) if callable(weight) else weight, dtype=torch.float64, device="cpu")
+    """The weight at a level, float64: () or shaped like the level. Raises SettingsError for another shape."""
+    said = weight(level) if callable(weight) else weight
+    value = torch.as_tensor(said, dtype=torch.float64, device="cpu")
+    if value.ndim and value.shape != level.alpha.shape:
+        raise SettingsError(
+            f"a scale of guidance is one number at each level, ({', '.join(map(str, level.alpha.shape))}), "
+            f"not {tuple(value.shape)}: it cannot differ from picture to picture"
+        )
+    return value
 
 
 @dataclass(frozen=True)
