@@ -47,6 +47,23 @@ def test_sgld_draws_by_key() -> None:
     assert torch.equal(run(6), run(0))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_fused_state_from_a_file_goes_on_where_its_parameters_are() -> None:
+    def run(split: int) -> torch.Tensor:
+        w = nn.Parameter(torch.ones(5, device="cuda"))
+        optimiser = adamw([w], lr=0.1)
+        for step in range(6):
+            if step == split:
+                kept = {k: v.cpu() for k, v in state_tensors(optimiser, {w: "w"}).items()}
+                optimiser = adamw([w], lr=0.1)
+                restore_state(optimiser, {w: "w"}, kept)
+            w.grad = torch.full_like(w, step - 2.5)
+            optimiser.step()
+        return w.detach().cpu()
+
+    assert torch.equal(run(3), run(6))
+
+
 def test_weight_decay_spares_biases_and_norms() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4))
     for p in net.parameters():

@@ -114,8 +114,12 @@ def state_tensors(optimiser: Optimizer, names: dict[nn.Parameter, str]) -> dict[
 
 
 def restore_state(optimiser: Optimizer, names: dict[nn.Parameter, str], kept: dict[str, Tensor]) -> None:
-    """The reverse of `state_tensors`; what is kept is copied, in the layout of its parameter."""
+    """The reverse of `state_tensors`; what is kept is copied, in the layout of its parameter.
+
+    A fused optimiser reads the number of its steps on the parameter's device, others on the CPU.
+    """
     optimiser.state.clear()
+    fused = {p for group in optimiser.param_groups if group.get("fused") for p in group["params"]}
     by_name = {name: parameter for parameter, name in names.items()}
     for key, value in kept.items():
         name, _, quantity = key.rpartition("/")
@@ -125,5 +129,5 @@ def restore_state(optimiser: Optimizer, names: dict[nn.Parameter, str], kept: di
         if value.shape == parameter.shape:
             copy = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         else:
-            copy = value.clone()
+            copy = value.to(parameter.device if parameter in fused else value.device, copy=True)
         optimiser.state[parameter][quantity] = copy
