@@ -18,6 +18,7 @@ from sfumato.model import Model
 from sfumato.noise import Noise, seeded
 from sfumato.predictions import Clean, V
 from sfumato.schedules import Cosine
+from sfumato.training.crew import Crew
 from sfumato.training.errors import TrainingError
 from sfumato.training.levels import Stratified
 from sfumato.training.settings import Habits, TrainSettings
@@ -172,6 +173,44 @@ def test_a_full_disk_does_not_end_a_run(model: Callable[..., Model], batches: Ba
         RunError, match="needs 2 MB"
     ):  # but a run that could not save its end does not look done
         list(fit(model(), batches, replace(SETTINGS, steps=1, validate=0), telling=ABC, vault=Full()))
+
+
+def test_averages_that_cannot_be_kept_cost_no_checkpoint(
+    model: Callable[..., Model], batches: Batches
+) -> None:
+    class Narrow(Memory):
+        saves = tries = 0
+
+        def save(self, state: State) -> None:
+            self.saves += 1
+            super().save(state)
+
+        def keep_averages(self, state: State) -> None:
+            self.tries += 1
+            raise RunError("no room for averages")
+
+    vault = Narrow()
+    wanted = replace(SETTINGS, validate=0, averages=SETTINGS.steps)
+    with pytest.raises(RunError, match="no room"):  # the end is not whole without them
+        list(fit(model(), batches, wanted, telling=ABC, vault=vault))
+    assert vault.tries == 2  # at the first step and, since one failure is left alone for a while, the last
+    assert vault.saves == 2  # before the first step and, all the same, at the last
+
+
+def test_every_process_decides_by_the_leaders_held_out_loss(
+    model: Callable[..., Model], batches: Batches
+) -> None:
+    class Follower(Crew):
+        def sum(self, tensors: Sequence[Tensor]) -> None:
+            for tensor in tensors:
+                tensor += 5.0  # what the leader saw
+
+    training = Training(model(), batches, SETTINGS, telling=ABC, held=held(batches.data))
+    sight = replace(training.looking, crew=Follower(1, 2)).after(over=True)
+    assert sight is not None
+    assert sight.validation is not None
+    assert sight.validation.loss == 5.0
+    assert training.counters.trend.best == 5.0
 
 
 def test_early_stopping_on_pictures_learned_by_heart() -> None:

@@ -4,7 +4,7 @@ is the best so far, and when no better one is to be expected."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -108,6 +108,7 @@ class Looking:
         c = self.state.counters
         with self.state.averaged():
             look = held.look(self.lesson, self.settings.batch)
+        look = replace(look, loss=self._agreed({"loss": look.loss})["loss"])
         was_rising = c.trend.told
         c.trend.see(c.step, look.loss)
         notices: tuple[str, ...] = ()
