@@ -8,7 +8,7 @@ as likely as the ends (Shoemake 1985; Song et al. 2021, DDIM, eq. 67).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from sfumato.denoiser import Denoiser
 from sfumato.editing.job import Job
 from sfumato.errors import SettingsError
-from sfumato.guidance.mix import mix
+from sfumato.guidance.mix import asked, blend
 from sfumato.level import Level, Levels, spread_on
 from sfumato.plans import descend
 from sfumato.predictions import Estimate
@@ -111,7 +111,9 @@ class Blend:
 
     def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
         share = self.share.double()
-        return mix([(self.one, lambda _: 1 - share), (self.other, lambda _: share)])(x, level, seen)
+        parts = [(d, w) for d, w in ((self.one, 1 - share), (self.other, share)) if bool((w != 0).any())]
+        told = asked(parts, x, level, seen)
+        return replace(Estimate.of(x, level, x0=blend(told)), spread=told[0].spread)
 
     def take(self, rows: Sequence[int]) -> Blend:
         return Blend(self.one.take(rows), self.other.take(rows), self.share[list(rows)])
