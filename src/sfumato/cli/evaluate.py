@@ -20,7 +20,9 @@ class InContext(TyperCommand):
 def evaluate(
     context: typer.Context,
     run: Path = typer.Argument(..., metavar="RUN", help="A run, or a folder of pictures that a model made."),  # noqa: B008
-    data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits."),
+    data: str = typer.Argument(
+        ..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits, emoji."
+    ),
     metrics: str | None = typer.Option(
         None, "--metrics", help="kid, fid, ... by commas, or: all.", rich_help_panel=_PARTS
     ),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # nothing heavy is imported until the command runs
 
 
 def sweep(
-    data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits."),
+    data: str = typer.Argument(
+        ..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits, emoji."
+    ),
     out: Path = typer.Option(  # noqa: B008
         ..., "--out", "-o", help="The sweep's folder; a sweep that is there goes on."
     ),

@@ -30,7 +30,7 @@ def train_classifier(
     images: int | None = typer.Option(None, help="Images seen, in place of minutes."),
     model: str = typer.Option("tiny", help="tiny, small, base or large."),
     batch: int = typer.Option(64, help="Pictures in one step."),
-    lr: float | None = typer.Option(None, help="The highest learning rate. [the model's own]"),
+    lr: float | None = typer.Option(None, help="The highest learning rate. [half of a run's of this size]"),
     weight_decay: float = typer.Option(0.05, help="Of matrices and kernels."),
     dropout: float = typer.Option(0.1, help="Share of activations dropped."),
     smoothing: float = typer.Option(0.0, help="Share of a target that is spread over all classes."),

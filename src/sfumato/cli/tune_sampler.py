@@ -29,7 +29,8 @@ def tune_sampler(
         "alike the pictures are to --data or to the fine solution's, of all samplers.",
     ),
     data: str | None = typer.Option(
-        None, help="Real pictures for kid, a folder, .npz or: digits; what they are is told to the model."
+        None,
+        help="Real pictures for kid: a folder, .npz, digits or emoji; what they are is told to the model.",
     ),
     class_: list[str] | None = typer.Option(  # noqa: B008
         None, "--class", help="A class by name or number; several by commas. [all, in turns]"

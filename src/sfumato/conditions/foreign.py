@@ -28,7 +28,7 @@ def transformers_for(folder: Path) -> Generator[Any, None, None]:
         from transformers.utils import logging
     except ImportError:
         raise SettingsError(
-            "pretrained encoders and CLIPs need transformers: pip install 'sfumato[hf]'"
+            "pretrained encoders and CLIPs need transformers: pip install -c constraints.txt '.[hf]'"
         ) from None
     if not folder.is_dir():
         raise ModelFileError(f"{folder}: no such folder: give one that transformers wrote")

@@ -103,7 +103,7 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
             raise SettingsError(
-                "--tensorboard needs the tensorboard package: pip install 'sfumato[track]'"
+                "--tensorboard needs the tensorboard package: pip install -c constraints.txt '.[track]'"
             ) from None
         self._writer = SummaryWriter(str(folder))
 
@@ -122,7 +122,9 @@ class WeightsAndBiases:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise SettingsError("--wandb needs the wandb package: pip install 'sfumato[wandb]'") from None
+            raise SettingsError(
+                "--wandb needs the wandb package: pip install -c constraints.txt '.[wandb]'"
+            ) from None
         self._run: Any = wandb.init(
             project=project, name=folder.name, dir=str(folder), config=dict(config), resume="allow"
         )
