@@ -223,7 +223,7 @@ def edit(task: Task, asked: Asked, own: Mapping[str, Any]) -> Iterator[str | Pat
     if asked.sampler is None and task.sampler is not None:
         asked = replace(asked, sampler=task.sampler)
     if asked.steps is None:
-        asked = replace(asked, steps=STEPS.get(own.get("method")))
+        asked = replace(asked, steps=STEPS.get(str(own.get("method"))))
     recipe, columns = wanted(run, asked)
     draw: Draw = task.function(**own)
     groups: Sequence[Sequence[Path]] = (
