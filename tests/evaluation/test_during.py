@@ -145,3 +145,4 @@ def test_in_python_a_judge_is_given(pictures: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "run", "cpu").card.training.steps == best
     told = f"the folder holds the weights of step {best}, the best look"
     assert (told in steps[-1].notices) == (best == 1)
+    assert (told in read_log(tmp_path / "run" / LOG)[-1].get("notices", ())) == (best == 1)

@@ -146,11 +146,11 @@ class FolderRun:
             for tracker in self.trackers:
                 stack.callback(tracker.close)
             for step in self.training.steps():
+                if step.saved and step.step:
+                    step = self._exported(step)
                 log.write(step)
                 for tracker in self.trackers:
                     tracker.write(values(step), step.step)
-                if step.saved and step.step:
-                    step = self._exported(step)
                 due = step.last or self.preview.due(step.images_per_second)
                 if step.step and not self.training.stopped and due:
                     self.picture(log)
