@@ -288,9 +288,6 @@ def test_a_run_that_goes_back_does_not_return_to_the_future_it_left(tmp_path: Pa
     checkpoints = saved(tmp_path, 10, 20, 30, keep=3)
     checkpoints.save(11, state_at(11, 10), {"step": 11})
     assert [c.step for c in checkpoints.all()] == [10, 11]
-    checkpoints = saved(tmp_path / "explicit", 10, 20, 30, keep=3)
-    assert checkpoints.discard_after(10) == [20, 30]
-    assert loaded(checkpoints) == 10
 
 
 def test_what_a_killed_process_left_is_cleaned_and_nothing_else(tmp_path: Path) -> None:

@@ -55,10 +55,6 @@ class Batches:
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise DataError(f"the batch of {listed} could not be made: {error}") from error
 
-    def epoch_of(self, position: int) -> int:
-        """How often the stream has gone through the data before this position."""
-        return position // self.order.size
-
     def stream(
         self, start: int, size: int, *, every: int | None = None, workers: int = 0, ahead: int = 4
     ) -> Iterator[Batch]:

@@ -87,7 +87,7 @@ class DataSet:
 
     def images(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """Whole pictures, float32 (B, C, H, W) in [-1, 1]; from a cache with room, their middle."""
-        stored = self._stored(rows)
+        stored = self.stored(rows)
         top, left = (stored.shape[1] - self.size[0]) // 2, (stored.shape[2] - self.size[1]) // 2
         return to_unit(stored[:, top : top + self.size[0], left : left + self.size[1]])
 
@@ -126,11 +126,8 @@ class DataSet:
         """What tables say of these rows, beside class and caption."""
         return tuple(self.columns[row] for row in rows.tolist())
 
-    def stored(self, rows: np.ndarray) -> np.ndarray:
+    def stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """The pixels of these rows as they are on disk, (B, H', W', C), a copy."""
-        return self._stored(rows)
-
-    def _stored(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.asarray(self.pixels[self._rows(rows)])
 
     def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -222,13 +222,3 @@ class Checkpoints:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ModelFileError(f"{place}: names no checkpoint: remove this file and mark the best again")
         return [name]
-
-    def discard_after(self, step: int) -> list[int]:
-        """Deletes the checkpoints of later steps, when a run goes back to this one; gives the steps deleted.
-
-        Without it `latest` would return to the future that was left.
-        """
-        later = [c for c in self.all() if c.step > step]
-        for checkpoint in reversed(later):
-            self._remove(checkpoint.path)
-        return [c.step for c in later]

@@ -21,6 +21,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ class PowerAverage:
                 f"the relative width of an average must be in (0, 0.28), not {self.sigma_rel}"
             )
 
-    @property
+    @cached_property
     def gamma(self) -> float:
         """The root of (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = sigma_rel^2 above 0, by bisection."""
         low, high = 0.0, 2 / self.sigma_rel
