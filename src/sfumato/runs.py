@@ -28,10 +28,9 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders.run import open_folder, save
 from sfumato.guided import Scale, check_told, denoiser, interval_of, scales_of
-from sfumato.guides.beside import check_beside
+from sfumato.guides.beside import named_clip, named_weaker
 from sfumato.guides.classifier import Judged, judged
-from sfumato.guides.clip import Pull, pull
-from sfumato.guides.weaker import weaker
+from sfumato.guides.clip import Pull
 from sfumato.model import Model
 from sfumato.noise import Noise
 from sfumato.recipe import MOST, Recipe, at_least, some, spread
@@ -102,16 +101,13 @@ class Run:
     ) -> Recipe:
         """What `sample` would do: what is not said is taken from the card. Raises SettingsError.
 
-        `classes`, `prompt`, `negative` and `set` (attributes by name): one for all, or one for each picture
-        (None: not told). `also` is AND and NOT. Picture i has the seed `seed` + i, or `seeds[i]`. `guidance`
-        is classifier-free guidance's scale, 1 the conditional model alone; {"text": 5, "class": 2} are scales
-        of single conditions, 1 of others. `interval` is where it guides, two values of sigma/alpha, `rescale`
-        a share by which it keeps the contrast, `threshold` a quantile for dynamic thresholding, `clip` keeps
-        x0 in range. `classifier_guidance` scales the run's own classifier, `clip_guidance` the CLIP in
-        `clip_model`, with its `cutouts`. `autoguide` is a weaker run, or this one by `autoguide_weights`.
-        `tolerance` is for adaptive samplers.
+        `classes`, `prompt`, `negative`, `set`: one for all, or one for each picture (None: not told); `also`
+        is AND and NOT. Picture i has the seed `seed` + i, or `seeds[i]`. `guidance` is classifier-free, 1 the
+        conditional model alone, or {"text": 5}, of single conditions; `interval` is where it guides, in
+        sigma/alpha, `rescale` the share by which it keeps the contrast, `threshold` a quantile. `clip` keeps
+        x0 in range. `classifier_guidance` is of the run's own classifier, `clip_guidance` of `clip_model`,
+        `autoguide` a weaker run, or this one by `autoguide_weights`.
         """
-        check_beside(autoguide, (autoguide_scale, autoguide_weights), clip_model, clip_guidance, cutouts)
         count, told = spread(n, seeds, classes=classes, prompts=prompt, negatives=negative, settings=set)
         judge, pulled = self._beside(told, count, classifier_guidance, (clip_model, clip_guidance, cutouts))
         try:
@@ -119,7 +115,6 @@ class Run:
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
         except SettingsError as error:
             raise SettingsError(f"{self.path}: {error}") from None
-        weak = None if autoguide is None else weaker(autoguide, autoguide_scale, self.card, autoguide_weights)
         own = self.card.sampler
         name, eta = (own.name, own.eta if eta is None else eta) if sampler is None else (sampler, eta)
         recipe = Recipe(
@@ -136,7 +131,7 @@ class Run:
             rescale=float(rescale),
             threshold=None if threshold is None else float(threshold),
             judged=judge,
-            weaker=weak,
+            weaker=named_weaker(autoguide, autoguide_scale, self.card, autoguide_weights),
             pulled=pulled,
             clip=self._clip(clip),
             batch=at_least(1, batch, "the batch"),
@@ -157,7 +152,7 @@ class Run:
         shape, (folder, strength, cutouts) = self.card.image.shape, clip
         judge = judged(self.path, told["classes"] or [None] * n, scale, shape) if scale else None
         texts = told["prompts"] or [None] * n
-        pulled = None if folder is None else pull(folder, texts, strength, shape, cutouts)
+        pulled = named_clip(folder, texts, strength, shape, cutouts)
         if judge is not None and self.card.classes is None:
             told["classes"] = None
         if pulled is not None and self.card.text is None:

@@ -20,9 +20,7 @@ class InContext(TyperCommand):
 def evaluate(
     context: typer.Context,
     run: Path = typer.Argument(..., metavar="RUN", help="A run, or a folder of pictures that a model made."),  # noqa: B008
-    data: str = typer.Argument(
-        ..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits, emoji."
-    ),
+    data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, .npz, or: digits, emoji."),
     metrics: str | None = typer.Option(
         None, "--metrics", help="kid, fid, ... by commas, or: all.", rich_help_panel=_PARTS
     ),
@@ -61,10 +59,7 @@ def evaluate(
     seed: int = typer.Option(0, help="Decides the pictures and every draw."),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option(
-        "ema",
-        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
-    ),
+    weights: str = typer.Option("ema", help="ema, raw, step:12000 of a checkpoint, or ema:0.05 for a width."),
     out: Path | None = typer.Option(None, help="Folder of the results. [RUN/evaluation]"),  # noqa: B008
     split: str | None = typer.Option(
         None,

@@ -38,10 +38,7 @@ def look(
     seed: int = typer.Option(0, help="Decides what is drawn."),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option(
-        "ema",
-        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
-    ),
+    weights: str = typer.Option("ema", help="ema, raw, step:12000 of a checkpoint, or ema:0.05 for a width."),
 ) -> None:
     """Look inside a run: its schedule, its loss at each noise level, how sure it is. Without --schedule,
     --loss or --uncertainty: all three, the loss if DATA is given. Figures go into a folder."""

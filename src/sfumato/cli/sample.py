@@ -92,10 +92,7 @@ def sample(
     ),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option(
-        "ema",
-        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
-    ),
+    weights: str = typer.Option("ema", help="ema, raw, step:12000 of a checkpoint, or ema:0.05 for a width."),
 ) -> None:
     """Make pictures with a trained model."""
     from sfumato.cli.balanced import check_balanced, choose

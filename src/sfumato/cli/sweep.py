@@ -17,9 +17,7 @@ if TYPE_CHECKING:  # nothing heavy is imported until the command runs
 
 
 def sweep(
-    data: str = typer.Argument(
-        ..., metavar="DATA", help="A folder of pictures, an .npz file, or: digits, emoji."
-    ),
+    data: str = typer.Argument(..., metavar="DATA", help="A folder of pictures, .npz, or: digits, emoji."),
     out: Path = typer.Option(  # noqa: B008
         ..., "--out", "-o", help="The sweep's folder; a sweep that is there goes on."
     ),

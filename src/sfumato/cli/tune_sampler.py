@@ -29,8 +29,7 @@ def tune_sampler(
         "alike the pictures are to --data or to the fine solution's, of all samplers.",
     ),
     data: str | None = typer.Option(
-        None,
-        help="Real pictures for kid: a folder, .npz, digits or emoji; what they are is told to the model.",
+        None, help="Real pictures for kid, a folder, .npz, digits or emoji; what they are the model is told."
     ),
     class_: list[str] | None = typer.Option(  # noqa: B008
         None, "--class", help="A class by name or number; several by commas. [all, in turns]"
@@ -54,10 +53,7 @@ def tune_sampler(
     seed: int = typer.Option(0, help="Decides every picture."),
     batch: int = typer.Option(64, help="How many pictures at a time."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    weights: str = typer.Option(
-        "ema",
-        help="ema, raw, step:12000 for a kept checkpoint, or ema:0.05 for an average of this relative width.",
-    ),
+    weights: str = typer.Option("ema", help="ema, raw, step:12000 of a checkpoint, or ema:0.05 for a width."),
     out: Path | None = typer.Option(None, help="x.json: everything that was found, also there."),  # noqa: B008
 ) -> None:
     """Find the sampler that suits this model and so many evaluations: solver, grid and new noise.
