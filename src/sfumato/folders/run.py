@@ -133,7 +133,8 @@ def open_folder(folder: Path, weights: str = "ema") -> Stored:
 
     `weights`: "ema" for those meant to sample with, "raw" for those that training left, "ema:0.05" for the
     average of this relative width, rebuilt from the run's snapshots (Karras et al. 2024), "step:12000" for
-    the average in the checkpoint of that step, while the run keeps it. Raises RunError (no run folder, of another version, damaged) or ModelFileError (a file that is not what it should be).
+    the average in the checkpoint of that step, while the run keeps it. Raises RunError (no run folder, of
+    another version, damaged) or ModelFileError (a file that is not what it should be).
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder: give the folder of a run")
