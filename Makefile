@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constra
 demo: $(VENV)/core
 	$(BIN)/sfumato demo --out runs/digits
 
-# Text to image from scratch on the bundled captioned emoji: 20 minutes on a CPU, two hours on a GPU where there is one.
+# Text to image from scratch on the bundled captioned emoji: 20 minutes on a CPU, two hours on a GPU.
 emoji: $(VENV)/core
 	$(BIN)/sfumato train emoji --out runs/emoji
 	$(BIN)/sfumato sample runs/emoji --prompt "red heart, 3d render emoji" --out runs/emoji/red-heart.png

@@ -1,4 +1,4 @@
-"""The pictures of docs/attributes.md: `python docs/figures/attributes.py runs/digits [--emoji runs/emoji]`.
+"""The pictures of docs/attributes.md: `python docs/figures/attributes.py runs/digits [--emoji emoji]`.
 
 Every picture is made by the commands that the page shows.
 """
@@ -176,7 +176,9 @@ def main() -> None:
         changes(options.run, scratch, files)
         sliders(options.run, scratch)
         if options.emoji is not None:
-            emoji(options.emoji, scratch, ("red heart", "tulip", "doughnut", "full moon face", "automobile"))
+            emoji(
+                options.emoji, scratch, ("red heart", "tulip", "angry face", "full moon face", "automobile")
+            )
 
 
 if __name__ == "__main__":

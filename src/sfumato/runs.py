@@ -27,6 +27,8 @@ from sfumato.data.bundled import model_path
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders.run import open_folder, save
+from sfumato.guidance.bound import check_threshold
+from sfumato.guidance.rescale import check_rescale
 from sfumato.guided import Scale, check_told, denoiser, interval_of, scales_of
 from sfumato.guides.beside import named_clip, named_weaker
 from sfumato.guides.classifier import Judged, judged
@@ -165,6 +167,9 @@ class Run:
             raise SettingsError(
                 f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
             )
+        check_rescale(recipe.rescale)
+        if recipe.threshold is not None:
+            check_threshold(recipe.threshold)
         return recipe
 
     def _clip(self, asked: bool | None) -> bool:

@@ -64,7 +64,7 @@ def test_pictures_with_conditions_are_made_again(home: Path, capsys: pytest.Capt
     assert names[0] == "00000-seed0-cat-a_red_cat.png"
     assert names[3] == "00003-seed3-cat-a_blue_dog.png"
     made = read_origin(grid)
-    assert made.prompts == ("a red cat", "a red cat", "a blue dog", "a blue dog")
+    assert (made.prompts, made.prompt_of) == (("a red cat", "a blue dog"), (0, 0, 1, 1))
     assert made.negatives == ("two red dogs",)
     assert made.values == ({"age": 2.0, "tags": ("a", "c")},)
     assert made.scales == {"text": 3.0, "class": 2.0}

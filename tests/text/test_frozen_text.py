@@ -171,5 +171,5 @@ def test_without_transformers_one_sentence_says_what_to_install(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(SettingsError, match=r"pip install 'sfumato\[hf\]'"):
+    with pytest.raises(SettingsError, match=r"pip install -c constraints.txt '.\[hf\]'"):
         FrozenText(folders["bert"])

@@ -252,7 +252,7 @@ def _filled(card: Card, tensors: Mapping[str, Tensor], path: Path) -> Model:
     tensors = {modern(name): tensor for name, tensor in tensors.items()}
     reason = unfit(hollow.weights(), tensors)
     if reason is not None:
-        raise RunError(f"{path}: {reason}: use another copy")
+        raise RunError(f"{path} does not fit its card: {reason}: use another copy")
     model = hollow.to_empty(device="cpu")
     network, text = parted(tensors)
     model.network.load_state_dict(network)

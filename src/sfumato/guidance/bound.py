@@ -35,6 +35,14 @@ class Clipped:
         self.denoise.check(level)
 
 
+def check_threshold(share: float | int) -> None:
+    """Raises SettingsError for what is no quantile above the least."""
+    if not 0 < share <= 1:
+        raise SettingsError(
+            f"dynamic thresholding at the quantile {share}: give a share above 0 and at most 1, as 0.995"
+        )
+
+
 @dataclass(frozen=True)
 class Thresholded:
     """Dynamic thresholding (Saharia et al. 2022, section 2.3): x0 is clipped where a picture's numbers leave
@@ -50,11 +58,7 @@ class Thresholded:
     hi: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise SettingsError(
-                f"dynamic thresholding at the quantile {self.share}: give a share above 0 and at most 1, as "
-                "0.995"
-            )
+        check_threshold(self.share)
 
     def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
         estimate = self.denoise(x, level, seen)

@@ -14,6 +14,12 @@ from sfumato.level import Level, spread_on
 from sfumato.predictions import Estimate
 
 
+def check_rescale(phi: float | int) -> None:
+    """Raises SettingsError for what is no share."""
+    if not 0 <= phi <= 1:
+        raise SettingsError(f"guidance rescale {phi}: give a share from 0 (off) to 1")
+
+
 @dataclass(frozen=True)
 class Rescaled:
     """A mixture whose v has, by the share phi, the deviation of its positive part (Lin et al. 2024, section
@@ -28,8 +34,7 @@ class Rescaled:
     phi: float | int = 0.7
 
     def __post_init__(self) -> None:
-        if not 0 <= self.phi <= 1:
-            raise SettingsError(f"guidance rescale {self.phi}: give a share from 0 (off) to 1")
+        check_rescale(self.phi)
 
     def __call__(self, x: Tensor, level: Level, seen: Estimate | None = None) -> Estimate:
         used = self.mixture.used(level)
