@@ -130,12 +130,42 @@ def sliders(run: Path, scratch: Path) -> None:
         show(f"slide-{space}", cells(pixels(slid), 28))
 
 
-def emoji(run: Path, scratch: Path, words: Sequence[str]) -> None:
+def words(run: Path, scratch: Path) -> None:
+    """Words changed: each row a real emoji, then what is asked for, with more and more kept of the old one."""
+    ways = {
+        "red heart": (
+            ("blue heart",),
+            ("blue heart", "--keep-words", 0.8),
+            ("black heart", "--keep-words", 0.8),
+        ),
+        "crying face": (
+            ("angry face",),
+            ("angry face", "--keep-words", 0.8),
+            ("angry face", "--keep-rest", 0.3),
+        ),
+    }
+    with np.load(emoji_path()) as held:
+        images, captions = held["images"], held["captions"].tolist()
+    rows: list[list[np.ndarray]] = []
+    for word, changes in ways.items():
+        was = f"{word}, 3d render emoji"
+        path = saved(images[captions.index(was)], scratch / f"{word}.png")
+        row = [pixels(path)]
+        for i, (now, *more) in enumerate(changes):
+            out = scratch / f"{word}-{i}.png"
+            said = ["--was-prompt", was, "--prompt", f"{now}, 3d render emoji"]
+            edit("change", run, path, *said, *more, "--out", out)
+            row.append(pixels(out))
+        rows.append(row)
+    show("words", rows, 3)
+
+
+def styles(run: Path, scratch: Path, names: Sequence[str]) -> None:
     """The same emoji in the four drawing styles: each column is made from the first picture alone."""
     with np.load(emoji_path()) as held:
         images, captions = held["images"], held["captions"].tolist()
     rows: list[list[np.ndarray]] = []
-    for word in words:
+    for word in names:
         was = f"{word}, noto emoji"
         path = saved(images[captions.index(was)], scratch / f"{word}.png")
         row = [pixels(path)]
@@ -176,7 +206,8 @@ def main() -> None:
         changes(options.run, scratch, files)
         sliders(options.run, scratch)
         if options.emoji is not None:
-            emoji(
+            words(options.emoji, scratch)
+            styles(
                 options.emoji, scratch, ("red heart", "tulip", "angry face", "full moon face", "automobile")
             )
 
