@@ -131,7 +131,7 @@ def sliders(run: Path, scratch: Path) -> None:
 
 
 def words(run: Path, scratch: Path) -> None:
-    """Words changed: each row a real emoji, then what is asked for, with more and more kept of the old one."""
+    """Each row a real emoji, then what its words are changed to, with more and more kept of the old one."""
     ways = {
         "red heart": (
             ("blue heart",),
