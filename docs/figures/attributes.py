@@ -160,6 +160,20 @@ def words(run: Path, scratch: Path) -> None:
     show("words", rows, 3)
 
 
+def half(run: Path, scratch: Path) -> None:
+    """A real yellow heart, and its right half replaced by that of a red one, three times."""
+    with np.load(emoji_path()) as held:
+        images, captions = held["images"], held["captions"].tolist()
+    heart = saved(images[captions.index("yellow heart, 3d render emoji")], scratch / "yellow.png")
+    right = np.zeros((32, 32), np.uint8)
+    right[:, 16:] = 255
+    mask, out = saved(right, scratch / "right.png"), scratch / "half"
+    edit(
+        "replace", run, heart, "--mask", mask, "--prompt", "red heart, 3d render emoji", "-n", 3, "--out", out
+    )
+    show("half", [[pixels(heart), *(pixels(path) for path in sorted(out.iterdir()))]], 3)
+
+
 def styles(run: Path, scratch: Path, names: Sequence[str]) -> None:
     """The same emoji in the four drawing styles: each column is made from the first picture alone."""
     with np.load(emoji_path()) as held:
@@ -207,6 +221,7 @@ def main() -> None:
         sliders(options.run, scratch)
         if options.emoji is not None:
             words(options.emoji, scratch)
+            half(options.emoji, scratch)
             styles(
                 options.emoji, scratch, ("red heart", "tulip", "angry face", "full moon face", "automobile")
             )
