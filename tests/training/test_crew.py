@@ -101,7 +101,7 @@ def test_what_learns_beside_is_the_same_on_two_processes(
 @pytest.mark.slow
 def test_processes_that_begin_differently_are_refused(tmp_path: Path) -> None:
     for code, errors in run_two(tmp_path, steps=2, seed=1):
-        assert code == 1
+        assert code == 1, errors
         assert "TrainingError: the processes begin with different weights" in errors
 
 
