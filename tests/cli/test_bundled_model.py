@@ -13,6 +13,8 @@ from PIL import Image
 from sfumato import cli
 from sfumato.data import bundled
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def package(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

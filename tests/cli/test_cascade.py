@@ -16,6 +16,8 @@ from sfumato.predictions import V
 from sfumato.runs import Run, save
 from sfumato.tables import Table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,6 +11,8 @@ from PIL import Image
 from sfumato import cli
 from sfumato.files.pictures import read_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:

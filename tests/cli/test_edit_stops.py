@@ -11,6 +11,8 @@ from sfumato import cli
 from sfumato.data.decode import decode
 from sfumato.runs import load
 
+pytestmark = pytest.mark.slow
+
 STEPS = ["--steps", "4"]
 
 

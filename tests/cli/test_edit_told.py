@@ -22,6 +22,8 @@ from sfumato.runs import load, save
 from sfumato.tables import Table
 from sfumato.training.hints import Inpaint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:

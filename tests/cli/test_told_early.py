@@ -20,6 +20,8 @@ from sfumato.files.pictures import read_recipe
 from sfumato.provenance import parse_origin
 from sfumato.runs import Run, load
 
+pytestmark = pytest.mark.slow
+
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     """The one sentence of a command that fails."""
