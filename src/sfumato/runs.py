@@ -23,7 +23,7 @@ from sfumato.conditions.also import Also, joined
 from sfumato.conditions.attributes import Said
 from sfumato.conditions.classes import Asked
 from sfumato.conditions.schema import Conditions, Reader
-from sfumato.data.bundled import model_path
+from sfumato.data.bundled import called, model_path
 from sfumato.denoiser import Denoiser
 from sfumato.errors import RunError, SettingsError
 from sfumato.folders.run import open_folder, save
@@ -116,7 +116,7 @@ class Run:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
         except SettingsError as error:
-            raise SettingsError(f"{self.path}: {error}") from None
+            raise SettingsError(f"{called(self.path)}: {error}") from None
         own = self.card.sampler
         name, eta = (own.name, own.eta if eta is None else eta) if sampler is None else (sampler, eta)
         recipe = Recipe(

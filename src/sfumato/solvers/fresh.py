@@ -49,6 +49,12 @@ def _ratio(here: Level, there: Level) -> float:
     return float(here.alpha / there.alpha * there.sigma / here.sigma)
 
 
+def _posterior_std(here: Level, there: Level) -> float:
+    """sqrt(beta-tilde) of this move: sigma_s sqrt(1 - ratio^2)."""
+    ratio = min(1.0, _ratio(here, there))
+    return float(there.sigma) * math.sqrt((1 - ratio) * (1 + ratio))
+
+
 @dataclass(frozen=True)
 class Ode:
     """No new noise: the probability-flow ODE."""
@@ -71,8 +77,7 @@ class Ancestral:
             raise SettingsError(f"eta is {self.eta}, but must lie in 0 .. 1")
 
     def __call__(self, here: Level, there: Level) -> Split:
-        ratio = min(1.0, _ratio(here, there))
-        return _tied(there, self.eta * float(there.sigma) * math.sqrt((1 - ratio) * (1 + ratio)))
+        return _tied(there, self.eta * _posterior_std(here, there))
 
 
 @dataclass(frozen=True)
@@ -110,10 +115,9 @@ class LearnedVariance:
     beta's of the move that is made, so that skipping steps needs no more (Nichol & Dhariwal 2021, eq. 15)."""
 
     def __call__(self, here: Level, there: Level) -> Split:
-        ratio = min(1.0, _ratio(here, there))
-        small = float(there.sigma) ** 2 * (1 - ratio) * (1 + ratio)  # beta-tilde
-        kept = Ancestral(1.0)(here, there).kept
-        return Split(kept, Between(small, float(largest_variance(here, there))) if small else 0.0)
+        small = _posterior_std(here, there)
+        kept = _tied(there, small).kept
+        return Split(kept, Between(small**2, float(largest_variance(here, there))) if small else 0.0)
 
 
 @dataclass(frozen=True)
