@@ -96,6 +96,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [n for n in NAMES if any(b.language == "python" for b in blocks(ROOT / n))])
 def test_python_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
@@ -211,6 +212,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not gone, f"{page}: {gone} is not there"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["orders", "resume"])
 def test_a_benchmark_finds_what_it_borrows_from_the_tests(script: str, tmp_path: Path) -> None:
     code = f"import runpy; runpy.run_path({str(ROOT / 'benchmarks' / script)!r} + '.py', run_name='imported')"

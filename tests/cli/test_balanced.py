@@ -83,6 +83,7 @@ def test_the_first_of_each_class_are_kept(plain: Path) -> None:
         assert [*whole.recipe.seeds[3 * label : 3 * label + 3]] == expected[:3]
 
 
+@pytest.mark.slow
 def test_the_command_writes_them_and_each_is_made_again(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,6 +249,7 @@ def _in_a_process(root: str, place: str, gate: object, out: object) -> None:
     out.put((data.fingerprint, int(np.asarray(data.pixels).sum())))  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_two_processes_at_once(tmp_path: Path) -> None:
     write_good(tmp_path / "data", 200)

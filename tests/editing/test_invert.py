@@ -59,6 +59,7 @@ WAYS: dict[str, tuple[Schedule, Grid]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_round_trip_is_exact_in_fifty_steps(way: str) -> None:
     """The bar is 1e-4; plain inversion, one look a move, is off by hundredths."""

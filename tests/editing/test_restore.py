@@ -95,6 +95,7 @@ def test_noise_outside_of_what_the_model_knows_is_refused(spread: float) -> None
         restore(Narrow(), drawn(4), plans.log_snr(Linear(), 12), Noise((0,)), spread=spread)
 
 
+@pytest.mark.slow
 def test_missing_and_noisy_at_once() -> None:
     """The second of a pair is missing and the first is noisy: RePaint nears p(both | noisy first)."""
     spread, h = 0.3, 20_000

@@ -30,6 +30,7 @@ def test_the_entropies_are_the_ones_that_everybody_knows() -> None:
     assert entropy(GAUSSIAN) == pytest.approx(7.041218, abs=5e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [UNIFORM, GAUSSIAN], ids=["uniform", "gaussian"])
 def test_in_continuous_time_the_exact_denoiser_gives_the_entropy(shares: Tensor) -> None:
     """Information and estimation: half the integral of the error over the SNR is what was told."""

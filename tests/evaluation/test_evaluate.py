@@ -169,6 +169,7 @@ def test_a_run_has_its_own_process(home: Path, own: Run) -> None:
     assert large < small_  # nothing is trained, so the errors are large
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_python_gives(
     home: Path, own: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

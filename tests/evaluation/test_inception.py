@@ -30,9 +30,11 @@ from sfumato.files.tensors import write_tensors
 from sfumato.networks.inception import Inception
 
 PEERS = ("torch_fidelity", "pytorch_fid", "torchmetrics")
-pytestmark = pytest.mark.skipif(
-    not all(find_spec(name) for name in PEERS), reason="the peers are not installed: see the Makefile"
-)
+HERE = all(find_spec(name) for name in PEERS)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HERE, reason="the peers are not installed: see the Makefile"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,6 @@ def test_features_are_pytorch_fids_from_its_published_names_and_its_modules_own(
     assert again.logits is None  # its module has no classes
 
 
-@pytest.mark.slow
 def test_fid_is_that_of_torchmetrics_features(
     peers: types.SimpleNamespace, file: Path, bytes_of_pictures: Tensor
 ) -> None:
@@ -193,7 +194,6 @@ def test_fid_is_that_of_torchmetrics_features(
     assert value == pytest.approx(wanted, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_fid_of_two_folders_is_that_of_pytorch_fid_on_the_same(
     peers: types.SimpleNamespace,
     pytorch_fid: nn.Module,

@@ -56,6 +56,7 @@ def loaded(checkpoints: Checkpoints) -> int:
     return latest.step
 
 
+@pytest.mark.slow
 def test_A1_thirty_kills_at_random_instants_lose_nothing() -> None:
     result = storm("random", "ours", "--kills", "30", "--numbers", "400000", "--longest", "0.1")
     assert result["lost"] == []
@@ -66,6 +67,7 @@ def test_A1_thirty_kills_at_random_instants_lose_nothing() -> None:
     assert result["saves"] >= 30
 
 
+@pytest.mark.slow
 def test_A1_a_kill_before_every_call_of_the_system_loses_nothing() -> None:
     result = storm("each", "ours", "--numbers", "1000")
     assert result["lost"] == []
@@ -103,6 +105,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, number: int, *, persistent
     return lambda: count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "persistent"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_A3_an_error_at_any_call_keeps_a_whole_checkpoint_and_says_why(

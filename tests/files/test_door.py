@@ -115,6 +115,7 @@ def test_C2_bites_safetensors_itself_takes_what_we_refuse() -> None:
         )
 
 
+@pytest.mark.slow
 def test_C2_the_largest_allowed_header_is_read(tmp_path: Path) -> None:
     path = _put(tmp_path / "m", pack(many(65_536)))
     tensors, _ = read_tensors(path)

@@ -86,6 +86,7 @@ def test_A11_an_unreadable_lock_is_not_ignored(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_A11_of_many_that_find_a_stale_lock_one_gets_it(tmp_path: Path) -> None:
     with lock(tmp_path):
         mine = json.loads((tmp_path / "lock.json").read_text())

@@ -113,6 +113,7 @@ def test_what_is_decided_grows_as_bayes_says(run: Run) -> None:
         torch.testing.assert_close(stage.x0, belief(stage.x, stage.level), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_figures_show_every_column(run: Run, pets: Run) -> None:
     found = [deviation(pets, pets.recipe(2, classes=name, steps=2)) for name in pets.classes]
     drawn = seeds_figure(pets, found, ["$odd$ name", *pets.classes[1:]])

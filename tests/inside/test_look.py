@@ -21,6 +21,7 @@ def says(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, list[
     return code, found.out.splitlines(), found.err
 
 
+@pytest.mark.slow
 def test_everything_at_once(
     pets: Run, data: DataSet, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

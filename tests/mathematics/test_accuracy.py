@@ -84,6 +84,7 @@ def best_of_theirs(name: str, steps: int) -> tuple[float, float]:
     return min(rms for rms, _ in found), min(median for _, median in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [5, 10, 20])
 def test_the_recommended_sampler_is_nearer_the_truth_than_any_of_theirs(steps: int) -> None:
     how = sampler("vab")

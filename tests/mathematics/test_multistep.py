@@ -57,6 +57,7 @@ def test_the_order_holds_on_grids_even_in_the_schedules_time(
     assert measured(Multistep(frame, clock, order), even_in_time, schedule, 160) > order - 0.2
 
 
+@pytest.mark.slow
 def test_plms_is_of_fourth_order_where_its_equal_spacing_is_the_frames() -> None:
     """And of second order on other grids: the transfer is weighted by index, not by sigma / alpha."""
     ratio = lambda schedule, n, extra: Levels(

@@ -137,8 +137,13 @@ def test_a_name_that_nobody_knows_is_one_sentence_with_the_nearest(said: str, ne
 DATA = Mixture.gaussian([0.3, -0.2], [0.5, 0.8])
 FEW: tuple[Schedule, ...] = (Table.linear(), RectifiedFlow())
 WIDE = Mixture.gaussian([0.3] * 200, [0.5] * 200)
-TRAITS = {name: traits(known.sampler) for name, known in KNOWN.items()}
-STEADY = [name for name in SAMPLERS if not TRAITS[name].stochastic]
+
+
+def renews(how: Sampler) -> bool:
+    return how.fresh != Ode() or any(move.renoise for move in how.plan(Linear(), 24))
+
+
+STEADY = [name for name, how in SAMPLERS.items() if not renews(how)]
 
 
 @dataclass(frozen=True)
@@ -176,10 +181,8 @@ def test_the_table_says_what_counting_finds(name: str) -> None:
         seen = Watched([])
         ended(how, Linear(), steps, range(1), seen)
         counted.append(len(seen.asked))
-    assert TRAITS[name].evaluations == (counted[1] - counted[0]) / 12
-    assert TRAITS[name].order == how.solver.order
-    renoises = any(move.renoise for move in how.plan(Linear(), 24))
-    assert TRAITS[name].stochastic == (how.fresh != Ode() or renoises)
+    found = traits(how)
+    assert found == (how.solver.order, (counted[1] - counted[0]) / 12, renews(how))
 
 
 # few steps

@@ -209,6 +209,7 @@ def test_a_half_multiplied_by_zero_is_not_asked_for() -> None:
     assert torch.equal(carried(clean_only, Point(0.5, 0.0)), 0.5 * x)
 
 
+@pytest.mark.slow
 def test_one_model_on_three_curves_gives_one_answer() -> None:
     vp = between(Linear(), 30.0, 0.05, 30)
     ve = Levels(torch.ones_like(vp.alpha), vp.sigma / vp.alpha)

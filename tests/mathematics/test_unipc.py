@@ -24,6 +24,7 @@ from sfumato.solvers.multistep import Kind, Multistep
 from sfumato.solvers.unipc import UniPC
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), RectifiedFlow(), VE()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("p", [1, 2, 3, 4])
 def test_unipc_p_is_of_order_p_plus_one(p: int, schedule: Schedule) -> None:

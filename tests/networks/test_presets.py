@@ -124,6 +124,7 @@ def test_an_unknown_transformer_is_refused() -> None:
         transformer_preset("dit-huge", channels=3, image_size=(32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_the_heap_is_kept() -> None:
     """What is freed stays with the process: without this, 80 MB would go back to the system at once."""

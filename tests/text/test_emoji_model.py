@@ -53,6 +53,7 @@ def test_the_command_works_at_once_and_the_picture_can_be_made_again(
     assert list(tmp_path.rglob("samples/*.png"))
 
 
+@pytest.mark.slow
 def test_colours_are_those_asked_for(emoji: Run) -> None:
     """Four circles each: their middle is nearest to that of the real circle of this colour."""
     data, colours = prepare("emoji", hold_out=0.0), ("red", "yellow", "blue")
@@ -70,6 +71,7 @@ def middle(pictures: Tensor) -> Tensor:
     return pictures[:, :, 12:20, 12:20].mean((2, 3))
 
 
+@pytest.mark.slow
 def test_a_flat_style_has_fewer_tones_than_a_rendered_one(emoji: Run) -> None:
     """Neighbouring pixels inside a drawing differ in more places where it is shaded."""
 

@@ -46,6 +46,7 @@ def hill(t: Tensor) -> Tensor:
     return 0.1 + 5 * torch.exp(-(((t - 0.3) / 0.1) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["cosine", "1000", "37", "250"])
 @pytest.mark.parametrize("memory", [SecondMoment, MeanLoss])
 def test_the_mean_stays_and_the_variance_falls(schedule: Schedule, memory: Callable[[int], Memory]) -> None:
@@ -93,6 +94,7 @@ def test_nothing_changes_until_every_bin_has_been_seen() -> None:
 SETTINGS = TrainSettings(steps=260, batch=8, lr=2e-3, warmup=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", ["importance", "fitted"])
 def test_a_cut_run_goes_on_bit_for_bit_and_parts_agree(
     levels: str, model: Callable[..., Model], batches: Batches

@@ -189,6 +189,7 @@ def test_the_judge_resumes_bit_for_bit_and_parts_agree(
     assert float(apart / whole.state.weights.vector.norm()) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_with_a_judge(data: DataSet, tmp_path: Path) -> None:
     train = {"steps": 3, "batch": 4, "validate": 0}
     settings = pixels(data, model="tiny", adversarial=0.1, train=train, dropout=0.0)

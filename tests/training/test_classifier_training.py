@@ -93,6 +93,7 @@ def constant(count: int, value: float) -> DataSet:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow(), VE(0.02, 20.0)], ids=repr)
 def test_it_becomes_as_right_as_can_be(schedule: Schedule) -> None:
     """Two points +-m under noise: no judge is right more often than Phi(|m| alpha / sigma)."""

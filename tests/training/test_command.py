@@ -95,6 +95,7 @@ def test_what_a_run_leaves(run: tuple[Path, str]) -> None:
     assert not (out / "lock.json").exists()
 
 
+@pytest.mark.slow
 def test_each_bad_picture_is_named_once(
     pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,6 +176,7 @@ def test_mistakes_are_one_sentence(pictures: Path, tmp_path: Path, options: list
     assert "\n" not in str(result.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "learned"])
 def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path, schedule: str) -> None:
     """A learning rate that destroys: looks get worse, and the best is what the folder holds."""
@@ -199,6 +201,7 @@ def test_a_run_that_stopped_early_is_its_best_self(data: DataSet, tmp_path: Path
         assert model.schedule == value_of(groups["schedule"])
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_command_with_its_code(pictures: Path, tmp_path: Path) -> None:
     timer = threading.Timer(4.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()

@@ -268,6 +268,7 @@ def test_trend_waits_for_a_real_rise() -> None:
     assert (trend.best_step, trend.since, trend.told) == (6, 0, False)
 
 
+@pytest.mark.slow
 def test_a_gaussian_is_learned_to_its_optimum() -> None:
     """N22: on N(m, s^2) the best loss is known at every level: mistakes of range, sign or level show."""
     mixture = Mixture.gaussian([0.6, -0.4], [0.5, 0.8])

@@ -51,6 +51,7 @@ def test_what_a_transformer_learns_beside(data: DataSet, tmp_path: Path) -> None
     assert (config.in_channels, config.out_channels, config.dropout) == (2 + card.picture.channels, 2, 0.1)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_number(data: DataSet, tmp_path: Path) -> None:
     for model in ("tiny", "dit-tiny"):
         plain, spared = (

@@ -154,6 +154,7 @@ def test_cut_anywhere_and_resumed_bit_for_bit(runner: Callable[[str], Runner]) -
     assert same(with_workers, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["ema", "optimiser", "position", "power", "step"])
 def test_the_comparison_bites(runner: Callable[[str], Runner], change: str) -> None:
     """If a resume forgot one of these, the test above would fail."""

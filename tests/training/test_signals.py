@@ -151,6 +151,7 @@ def test_kill_9_loses_at_most_one_interval(
     assert not list((tmp_path / "checkpoints").glob("*.tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_second_trainer_is_refused(server: Server, tmp_path: Path) -> None:
     other = Server()
     try:

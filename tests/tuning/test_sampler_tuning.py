@@ -219,6 +219,7 @@ def test_halving_looks_at_each_picture_once_and_keeps_the_best() -> None:
 # the default, afterwards
 
 
+@pytest.mark.slow
 def test_the_winner_becomes_the_default_and_the_old_one_comes_back(
     unit: tuple[Run, Tuning], capsys: pytest.CaptureFixture[str]
 ) -> None:
