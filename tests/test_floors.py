@@ -110,7 +110,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "click": ("cli/",),
 }
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "misc", "core", "tools", "types", "shared"}
-LINES, FUNCTION_LINES = 330, 70
+LINES, FUNCTION_LINES, TASK_LINES = 330, 70, 40
 # file or file:function -> why it may be longer. An entry that is not needed any more fails the test.
 LONGER: dict[str, str] = {
     "cli/train.py:train": "its arguments are the options of the command, a line or two each",
@@ -307,6 +307,21 @@ def test_files_and_functions_are_short() -> None:
     wrong = [f"src/sfumato/{place}: {lines} lines" for place, lines in found.items() if place not in LONGER]
     assert not wrong, f"at most {LINES} lines a file and {FUNCTION_LINES} a function:\n" + "\n".join(wrong)
     assert set(LONGER) <= set(found), f"no longer needed: {set(LONGER) - set(found)}"
+
+
+def test_a_task_is_short() -> None:
+    """A task of editing is a plan, a hook and a guidance, in at most 40 lines; and so is what a command makes
+    of them (its `draw`; what stands around it are options and their refusals)."""
+    long: list[str] = []
+    for file, text in _files().items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (
+                file.startswith("editing/") or (file.startswith("cli/edits/") and node.name == "draw")
+            ):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > TASK_LINES:
+                    long.append(f"{file}:{node.name}: {lines} lines")
+    assert not long
 
 
 def _recorded(node: ast.stmt) -> bool:
