@@ -32,7 +32,7 @@ def grey(path: Path) -> np.ndarray:
     return decode(path).array[..., 0]
 
 
-def sheet(name: str, rows: Sequence[Sequence[np.ndarray]]) -> None:
+def sheet(name: str, rows: Sequence[Sequence[np.ndarray]], folder: Path = IMAGES) -> None:
     """Rows of grey pictures, enlarged, on white."""
     height = max(p.shape[0] for row in rows for p in row)
     wide = max(sum(p.shape[1] + GAP for p in row) for row in rows) + GAP
@@ -44,8 +44,8 @@ def sheet(name: str, rows: Sequence[Sequence[np.ndarray]]) -> None:
             whole[top : top + p.shape[0], left : left + p.shape[1]] = p
             left += p.shape[1] + GAP
     image = Image.fromarray(whole)
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    target = IMAGES / f"{name}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.png"
     image.resize((wide * ENLARGED, whole.shape[0] * ENLARGED), Image.Resampling.NEAREST).save(
         target, optimize=True
     )
