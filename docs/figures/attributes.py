@@ -89,6 +89,17 @@ def ways(run: Path, scratch: Path, files: Sequence[Path]) -> None:
     show("sheet", cells(pixels(out), 28))
 
 
+def film(run: Path, scratch: Path) -> None:
+    """From one prompt to another with the seed kept: as a row, and as a film."""
+    said = ["--prompt", "angry face, noto emoji", "--to-prompt", "red heart, noto emoji", "--seed", 5]
+    row = scratch / "row.png"
+    edit("interpolate", run, *said, "--frames", 12, "--out", row)
+    show("words-way", cells(pixels(row), 32))
+    target = IMAGES / "way.webp"
+    edit("interpolate", run, *said, "--frames", 24, "--film", target, "--out", row)
+    print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
+
+
 def variations(run: Path, scratch: Path) -> None:
     rows: list[list[np.ndarray]] = []
     for angle in (0.2, 0.4, 0.8):
@@ -220,6 +231,7 @@ def main() -> None:
         changes(options.run, scratch, files)
         sliders(options.run, scratch)
         if options.emoji is not None:
+            film(options.emoji, scratch)
             words(options.emoji, scratch)
             half(options.emoji, scratch)
             styles(

@@ -1,7 +1,7 @@
 """The figures of docs/inverse.md, from a run on the digits: `python docs/figures/inverse.py runs/digits`.
 
-With a run on colour pictures beside it (`--colour runs/colour --colour-data photos.npz`) the picture of
-colourisation, and with an upscaler of the digits (`--upscaler runs/upscaler`) that of a trained task.
+Colourisation is by the model of emoji that ships; with an upscaler of the digits (`--upscaler runs/upscaler`)
+also the picture of a trained task.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--colour", type=Path)
     parser.add_argument("--upscaler", type=Path)
-    parser.add_argument("--colour-data", type=Path)
     options = parser.parse_args()
     run = sfumato.load(options.run)
     truth = choose(run, options.data, n=MANY).x0.float()
@@ -63,11 +61,10 @@ def main() -> None:
     sheet(run, truth, soft, soft(truth), IMAGES / "deblur.png")
     sheet(run, truth, hole, torch.where(known, truth, torch.zeros(())), IMAGES / "hole.png")
     sheet(run, truth, few, few.inverse(few(truth)), IMAGES / "sense.png")
-    if options.colour is not None:
-        run = sfumato.load(options.colour)
-        truth = choose(run, options.colour_data, n=MANY).x0.float()
-        light = grey(truth.shape[1:])
-        sheet(run, truth, light, light(truth).expand(-1, 3, -1, -1), IMAGES / "colourise.png")
+    run = sfumato.load("emoji")
+    truth = choose(run, "emoji", n=MANY).x0.float()
+    light = grey(truth.shape[1:])
+    sheet(run, truth, light, light(truth).expand(-1, 3, -1, -1), IMAGES / "colourise.png")
     if options.upscaler is not None:
         run = sfumato.load(options.upscaler)
         truth = choose(run, options.data, n=MANY).x0.float()
