@@ -13,19 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfumato.cli import run as sfumato
+from editing import edit, saved
 from sfumato.data.bundled import digits_path, emoji_path
 from sfumato.data.decode import decode
 
 IMAGES = Path(__file__).parents[1] / "images" / "attributes"
 GAP = 3
 STYLES = ("noto", "fluent flat", "3d render", "twemoji")
-
-
-def edit(*words: object) -> None:
-    """Runs `sfumato edit`, or ends the script."""
-    if sfumato(["edit", *(str(word) for word in words)]):
-        raise SystemExit(1)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -55,11 +49,6 @@ def show(name: str, rows: Sequence[Sequence[np.ndarray]], enlarged: int = 2) -> 
     target = IMAGES / f"{name}.png"
     Image.fromarray(big[..., 0] if channels == 1 else big).save(target, optimize=True)
     print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
-
-
-def saved(array: np.ndarray, path: Path) -> Path:
-    Image.fromarray(array).save(path)
-    return path
 
 
 def inversion(run: Path, scratch: Path, files: Sequence[Path]) -> None:

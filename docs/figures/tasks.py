@@ -1,10 +1,13 @@
-"""The pictures of runs that were trained for a task, on the digits; each option makes one:
+"""The pictures of runs that were trained for a task, on the digits:
 
-sfumato train digits --task inpaint --minutes 10 --seed 1 --out runs/mender
-sfumato train digits --task edges --minutes 6 --seed 1 --out runs/outlines
-sfumato train digits --size 16 --minutes 6 --seed 1 --out runs/small
-sfumato train digits --task upscale:2 --minutes 12 --seed 1 --out runs/upscaler
-python docs/figures/tasks.py --inpaint runs/mender --edges runs/outlines --cascade runs/small runs/upscaler
+    sfumato train digits --task inpaint --minutes 10 --seed 1 --out runs/mender
+    sfumato train digits --task edges --minutes 6 --seed 1 --out runs/outlines
+    sfumato train digits --size 16 --minutes 6 --seed 1 --out runs/small
+    sfumato train digits --task upscale:2 --minutes 12 --seed 1 --out runs/upscaler
+    python docs/figures/tasks.py --inpaint runs/mender --edges runs/outlines
+    python docs/figures/tasks.py --cascade runs/small runs/upscaler
+
+Each option makes one picture.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ classifier and a CLIP steer what comes out.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -37,6 +38,8 @@ from sfumato.guidance.rescale import rescaled
 from sfumato.guidance.scales import Weight, added, between
 from sfumato.model import Model
 from sfumato.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 Scale = float | int | Mapping[str, float | int]
 """One scale for all conditions, or one for each by name."""
@@ -150,6 +153,17 @@ def check_told(
     for name, scale in named.items():
         if scale != 1 and name not in told:
             raise SettingsError(f"guidance of {name}: nothing is told of it: say it, or leave its scale out")
+
+
+def clips(image: ImageSettings, usual: bool, asked: bool | None) -> bool:
+    """Whether x0 is kept in range: as asked, or as usual where the images' range is [-1, 1]."""
+    unit = (image.low, image.high) == (-1.0, 1.0)
+    clip = (usual and unit) if asked is None else asked
+    if clip:
+        log.info("every estimate of x0 is clipped to [%g, %g], as trained", image.low, image.high)
+    elif usual and asked is None:
+        log.info("x0 is not clipped: the images' range [%g, %g] is not [-1, 1]", image.low, image.high)
+    return clip
 
 
 def interval_of(said: Sequence[float | int]) -> tuple[float, float]:

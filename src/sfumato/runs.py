@@ -29,7 +29,7 @@ from sfumato.errors import RunError, SettingsError
 from sfumato.folders.run import open_folder, save
 from sfumato.guidance.bound import check_threshold
 from sfumato.guidance.rescale import check_rescale
-from sfumato.guided import Scale, check_told, denoiser, interval_of, scales_of
+from sfumato.guided import Scale, check_told, clips, denoiser, interval_of, scales_of
 from sfumato.guides.beside import named_clip, named_weaker
 from sfumato.guides.classifier import Judged, judged
 from sfumato.guides.clip import Pull
@@ -60,6 +60,11 @@ class Run:
     """Of the weights."""
     text: Reader | None = None
     """What reads captions, of a model that is told them."""
+
+    @property
+    def name(self) -> str:
+        """What a command is given to mean it: a bundled model's name, or the folder."""
+        return called(self.path)
 
     @property
     def conditions(self) -> Conditions:
@@ -116,7 +121,7 @@ class Run:
             wishes = self.conditions.asked(count, told["classes"], told["prompts"], told["settings"])
             negatives = [self.conditions.prompt(one) for one in told["negatives"] or ()]
         except SettingsError as error:
-            raise SettingsError(f"{called(self.path)}: {error}") from None
+            raise SettingsError(f"{self.name}: {error}") from None
         own = self.card.sampler
         name, eta = (own.name, own.eta if eta is None else eta) if sampler is None else (sampler, eta)
         recipe = Recipe(
@@ -135,7 +140,7 @@ class Run:
             judged=judge,
             weaker=named_weaker(autoguide, autoguide_scale, self.card, autoguide_weights),
             pulled=pulled,
-            clip=self._clip(clip),
+            clip=clips(self.card.image, self.card.clip, clip),
             batch=at_least(1, batch, "the batch"),
             one_by_one=one_by_one,
             tolerance=None if tolerance is None else float(tolerance),
@@ -165,22 +170,12 @@ class Run:
         """The recipe, if this model can follow it."""
         if isinstance(recipe.how().fresh, LearnedVariance) and not self.card.learned_variance:
             raise SettingsError(
-                f"{self.path}: this model has not learned the variance of its steps: use the sampler ddpm"
+                f"{self.name}: this model has not learned the variance of its steps: use the sampler ddpm"
             )
         check_rescale(recipe.rescale)
         if recipe.threshold is not None:
             check_threshold(recipe.threshold)
         return recipe
-
-    def _clip(self, asked: bool | None) -> bool:
-        image = self.card.image
-        unit = (image.low, image.high) == (-1.0, 1.0)
-        clip = (self.card.clip and unit) if asked is None else asked
-        if clip:
-            log.info("every estimate of x0 is clipped to [%g, %g], as trained", image.low, image.high)
-        elif self.card.clip and asked is None:
-            log.info("x0 is not clipped: the images' range [%g, %g] is not [-1, 1]", image.low, image.high)
-        return clip
 
     def _guided(self, recipe: Recipe, asked: Scale | None, also: Sequence[Also]) -> Recipe:
         """The recipe with its scales of guidance, and what stands beside its conditions."""
@@ -243,7 +238,7 @@ class Run:
         if not bool(whole.all()):
             seed = recipe.seeds[int((~whole).nonzero()[0])]
             raise RunError(
-                f"{self.path}: the picture of seed {seed} is not finite: use more steps, another sampler "
+                f"{self.name}: the picture of seed {seed} is not finite: use more steps, another sampler "
                 f"or less guidance"
             )
         return x.cpu().clamp(self.card.image.low, self.card.image.high)

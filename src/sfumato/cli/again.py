@@ -139,7 +139,7 @@ def recipe_of(made: Origin, run: Run, image: Path) -> Recipe:
     try:
         return run.recipe(**made.asked(image.parent))
     except SettingsError as error:
-        raise RunError(f"{image}: the run {run.path} cannot make it, so it is another's ({error})") from None
+        raise RunError(f"{image}: the run {run.name} cannot make it, so it is another's ({error})") from None
 
 
 def _judged(run: Run, made: Origin, recipe: Recipe, old: np.ndarray, shown: Pixels) -> Again:

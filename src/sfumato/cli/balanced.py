@@ -21,7 +21,7 @@ def check_balanced(
     told = [one.strip().lower() for one in asked] == ["none"]
     if run.classes and not told:
         raise SettingsError(
-            f"{run.path} is told its classes: --class all draws as many of each (--class none --balanced "
+            f"{run.name} is told its classes: --class all draws as many of each (--class none --balanced "
             "chooses from what it draws untold)"
         )
     if (asked and not told) or any(one is not None for one in others):

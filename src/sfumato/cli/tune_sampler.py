@@ -158,7 +158,7 @@ def _cost(run: Run) -> int:
 
     cost = default_cost(run)
     if cost is None:
-        raise SettingsError(f"{run.path}: its default sampler chooses its own steps: say --steps")
+        raise SettingsError(f"{run.name}: its default sampler chooses its own steps: say --steps")
     return cost
 
 
@@ -195,7 +195,7 @@ def _counts(text: str) -> tuple[int, ...]:
 def _keep(run: Run, found: Tuning, scale: float | dict[str, float] | None, store: bool) -> None:
     """Keeps a better sampler, or says how to sample by it."""
     from sfumato.card import CARD
-    from sfumato.data.bundled import bundled_name, called
+    from sfumato.data.bundled import bundled_name
     from sfumato.tuning.kept import keep
 
     best = found.verdict.winner
@@ -204,15 +204,13 @@ def _keep(run: Run, found: Tuning, scale: float | dict[str, float] | None, store
     eta = "" if best.candidate.eta is None else f" --eta {best.candidate.eta:g}"
     ours = (run.path / CARD).is_file() and bundled_name(run.path) is None
     if not (store and ours):
-        why = "" if ours else f" ({called(run.path)} keeps no default of yours)"
+        why = "" if ours else f" ({run.name} keeps no default of yours)"
         typer.echo(f"not stored{why}; sample by it with")
-        typer.echo(
-            f"  sfumato sample {called(run.path)} --sampler {best.candidate.name} --steps {best.steps}{eta}"
-        )
+        typer.echo(f"  sfumato sample {run.name} --sampler {best.candidate.name} --steps {best.steps}{eta}")
         return
     card = keep(run, found, scale if isinstance(scale, float) else None)
-    typer.echo(f"stored as the default of {run.path}: {card.sampler.name}, {card.sampler.steps} steps{eta}")
-    typer.echo(f"  sfumato tune-sampler {run.path} --restore    brings the old one back")
+    typer.echo(f"stored as the default of {run.name}: {card.sampler.name}, {card.sampler.steps} steps{eta}")
+    typer.echo(f"  sfumato tune-sampler {run.name} --restore    brings the old one back")
 
 
 def _restore(folder: Path) -> None:

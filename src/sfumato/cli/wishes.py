@@ -9,7 +9,6 @@ from typing import get_args
 
 from sfumato.conditions.also import Also
 from sfumato.conditions.attributes import number
-from sfumato.data.bundled import called
 from sfumato.data.fit import Resize
 from sfumato.errors import SettingsError
 from sfumato.folders.classifier import WEIGHTS
@@ -83,7 +82,7 @@ def interval_of(said: str | None) -> tuple[float, float] | None:
 
 def possible(run: Run) -> Iterator[str]:
     """What the run's model can be told, and a command that tells it something."""
-    conditions, name = run.conditions, called(run.path)
+    conditions, name = run.conditions, run.name
     lines = [*conditions.describe(), *_judged(run)]
     if not lines:
         yield f"{name} takes no conditions: sfumato sample {name} -n 16"

@@ -48,7 +48,7 @@ def factor_of(run: Run, size: tuple[int, int], factor: int | None, hint: Hint | 
             )
         if factor not in (None, hint.factor):
             raise SettingsError(
-                f"{run.path} was trained to make pictures {hint.factor} times larger, not {factor}: leave "
+                f"{run.name} was trained to make pictures {hint.factor} times larger, not {factor}: leave "
                 "out --factor, or say --method pigdm"
             )
         return hint.factor

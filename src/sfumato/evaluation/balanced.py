@@ -90,7 +90,7 @@ def _classifier(run: Run) -> StoredClassifier:
         -1,
         1,
     ):
-        raise RunError(f"{run.path}: its classifier judges other pictures than it makes: train it again")
+        raise RunError(f"{run.name}: its classifier judges other pictures than it makes: train it again")
     return stored
 
 
@@ -111,6 +111,6 @@ def _judged(run: Run, stored: StoredClassifier, recipe: Recipe) -> list[int | No
 def _give_up(run: Run, names: Sequence[str], found: Sequence[int], each: int, drawn: int) -> None:
     rare = ", ".join(f"{count} of {name}" for name, count in zip(names, found) if count < each)
     raise SettingsError(
-        f"{run.path}: among {drawn:,} pictures its classifier finds only {rare}, not {each}: ask for fewer "
+        f"{run.name}: among {drawn:,} pictures its classifier finds only {rare}, not {each}: ask for fewer "
         "with -n, or train the classifier on balanced classes (sfumato train-classifier --balance 0)"
     )

@@ -72,7 +72,7 @@ def process_of(
     """
     schedule, bins = run.model.schedule, bins_of(run.card)
     if variance == "learned" and not run.model.learned_variance:
-        raise SettingsError(f"{run.path}: this model has no learned variance: use small or large")
+        raise SettingsError(f"{run.name}: this model has no learned variance: use small or large")
     if steps is None and isinstance(schedule, Table):
         steps = schedule.steps
     if steps is not None:
@@ -168,6 +168,6 @@ def _check(run: Run, bits: Tensor) -> None:
     wrong = ~bits.isfinite()
     if bool(wrong.any()):
         raise RunError(
-            f"{run.path}: the likelihood of {int(wrong.sum())} of {len(bits)} pictures is not finite: the "
+            f"{run.name}: the likelihood of {int(wrong.sum())} of {len(bits)} pictures is not finite: the "
             "model's estimates are not, so train it again or take other --weights"
         )

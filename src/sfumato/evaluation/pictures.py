@@ -144,7 +144,7 @@ def _rows(run: Run, found: DataSet, split: Split | None) -> tuple[np.ndarray, st
             )
         return every, f"of {found.name}, which is not known as what the run was trained on"
     if split == "held-out" and not kept.held_out:
-        raise SettingsError(f"{run.path}: this run held no picture out: choose --split train or all")
+        raise SettingsError(f"{run.name}: this run held no picture out: choose --split train or all")
     if split == "all" or (split is None and not kept.held_out):
         return every, "of all that the run had" if kept.held_out else "that the run was trained on"
     places = np.array([place(digest) for digest in found.digests])

@@ -167,9 +167,9 @@ def losses(
     if data.shape != image.shape:
         raise SettingsError(f"pictures of shape {data.shape} for a run of {image.shape}: prepare them alike")
     if (image.low, image.high) != (-1.0, 1.0):
-        raise SettingsError(f"{run.path}: made for pictures in [{image.low:g}, {image.high:g}], not [-1, 1]")
+        raise SettingsError(f"{run.name}: made for pictures in [{image.low:g}, {image.high:g}], not [-1, 1]")
     if run.card.classes is not None and data.label_names != run.card.classes:
-        raise SettingsError(f"{data.name}: its classes are not those that {run.path} was trained on")
+        raise SettingsError(f"{data.name}: its classes are not those that {run.name} was trained on")
     if levels < 2 or pictures < 1:
         raise SettingsError(f"{levels} levels and {pictures} pictures: at least 2 and 1 are needed")
     data, same = as_trained(run, data)

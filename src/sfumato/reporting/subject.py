@@ -91,7 +91,7 @@ def subject(
     found = prepare(source, **fitting, resize=resize, room=crop, cache=cache, progress=progress)
     if run.card.classes is not None and found.label_names != run.card.classes:
         raise SettingsError(
-            f"{found.name}: its classes are not those that {run.path} was trained on: give the data that it "
+            f"{found.name}: its classes are not those that {run.name} was trained on: give the data that it "
             "was trained on, or sort this into the same classes"
         )
     divided, same = as_trained(run, found)

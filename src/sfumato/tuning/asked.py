@@ -81,7 +81,7 @@ def of_data(run: Run, data: DataSet, most: int, seed: int) -> tuple[Tensor, tupl
     if data.shape != image.shape:
         raise SettingsError(f"{data.name}: pictures of {data.shape} for a run of {image.shape}")
     if run.card.classes is not None and data.label_names != run.card.classes:
-        raise SettingsError(f"{data.name}: its classes are not those that {run.path} was trained on")
+        raise SettingsError(f"{data.name}: its classes are not those that {run.name} was trained on")
     every = [*data.train.tolist(), *data.held.tolist()]
     rows = [every[i] for i in islice(permutation(len(every), seed, "tuning").tolist(), most)]
     unit = data.images(rows)

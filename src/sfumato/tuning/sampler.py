@@ -122,7 +122,7 @@ def present(run: Run, evaluations: int) -> tuple[Candidate, int]:
         if steps is not None:
             return candidate, steps
     raise SettingsError(
-        f"{run.path}: no default sampler takes {evaluations} evaluations of this model: give another --steps"
+        f"{run.name}: no default sampler takes {evaluations} evaluations of this model: give another --steps"
     )
 
 
@@ -133,7 +133,7 @@ def fine_sampler(run: Run, evaluations: int) -> tuple[Candidate, int]:
         if steps is not None:
             return Candidate(name), steps
     raise SettingsError(
-        f"{run.path}: its model cannot be asked at {evaluations} levels of its schedule: give another --fine"
+        f"{run.name}: its model cannot be asked at {evaluations} levels of its schedule: give another --fine"
     )
 
 

@@ -154,7 +154,7 @@ def fitted(
     check_size(run, shown, where, resize, size)
     told, drawn = said.shape[2], image.channels
     if drawn not in (1, 3, 4):
-        raise SettingsError(f"{run.path}: its pictures have {drawn} channels, which no picture file holds")
+        raise SettingsError(f"{run.name}: its pictures have {drawn} channels, which no picture file holds")
     if resize is None and not drawable(shown, drawn):
         raise SettingsError(
             f"{where} is {COLOURS[told]} and the model draws {COLOURS[drawn]}: say --resize crop to have it "

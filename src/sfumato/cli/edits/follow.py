@@ -18,7 +18,7 @@ def follow() -> Draw:
         said = run.card.picture
         if said is None or not said.column:
             raise SettingsError(
-                f"{run.path} was not trained to follow pictures: sfumato train --picture COLUMN"
+                f"{run.name} was not trained to follow pictures: sfumato train --picture COLUMN"
             )
         shown, size = easel.pixels(role=said.column), (image.height, image.width)
         check_size(run, shown, easel.images[0], easel.resize, size)
