@@ -149,6 +149,7 @@ def test_a_preparation_that_is_not_followed_is_refused(
         open_extractor("dinov2", tmp_path)
 
 
+@pytest.mark.slow
 def test_folders_of_something_else_are_refused(clip: Path, dino: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="of the kind 'clip': give a folder of DINOv2"):
         open_extractor("dinov2", clip)

@@ -148,6 +148,7 @@ def test_ddim_gives_the_same_pictures(
     assert np.abs(shown(ours) - theirs).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_ddpm_gives_the_same_pictures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = diffusers.DDPMPipeline.from_pretrained(run.path)
     pipeline.set_progress_bar_config(disable=True)

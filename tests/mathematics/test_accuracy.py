@@ -96,6 +96,7 @@ def test_the_recommended_sampler_is_nearer_the_truth_than_any_of_theirs(steps: i
         assert median < their_median, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PEERS))
 @pytest.mark.parametrize("steps", [10, 20])
 def test_a_sampler_on_its_best_grid_is_as_near_as_its_namesake(name: str, steps: int) -> None:

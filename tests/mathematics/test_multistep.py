@@ -235,6 +235,7 @@ def test_diffusers_lower_order_final() -> None:
         assert apart < bound if tapered else apart > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [RectifiedFlow(), Cosine(), VE()], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_coefficients_are_finite_and_keep_a_still_estimate(frame: Frame, schedule: Schedule) -> None:

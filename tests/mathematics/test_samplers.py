@@ -173,6 +173,7 @@ def ended(
     return last.x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_table_says_what_counting_finds(name: str) -> None:
     how = SAMPLERS[name]
@@ -206,6 +207,7 @@ def furthest(name: str, schedule: Schedule, steps: int) -> float:
     return float((last.x - torch.stack(truth, 1)).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", STEADY)
 def test_one_two_and_three_steps_are_hardly_worse_than_ddims(name: str, grid: str) -> None:
@@ -214,6 +216,7 @@ def test_one_two_and_three_steps_are_hardly_worse_than_ddims(name: str, grid: st
         assert off < 3 * ddim, (schedule, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {*STEADY, "langevin"}))
 def test_one_two_and_three_steps_with_new_noise_stay_on_the_data(name: str, grid: str) -> None:

@@ -64,6 +64,7 @@ def test_the_measured_order_is_the_declared_one(
         assert slope(*real) > min(solver.order, 2) - 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), VE()], ids=lambda s: type(s).__name__)
 def test_gaussian_data_to_a_fixed_noise(schedule: Schedule) -> None:  # N9
     mixture = Mixture.gaussian([0.2], [0.4])

@@ -34,6 +34,7 @@ def test_unipc_p_is_of_order_p_plus_one(p: int, schedule: Schedule) -> None:
     assert solver.order == p + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p", "frame", "clock", "kind"),
     [

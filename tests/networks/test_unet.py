@@ -86,6 +86,7 @@ def test_it_starts_at_zero_and_can_leave_it(name: str) -> None:
     assert float(woken.abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_row_is_the_same_alone_and_in_a_batch(name: str) -> None:
     network = awake(VARIANTS[name]).eval()

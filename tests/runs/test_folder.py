@@ -109,6 +109,7 @@ def test_a_prediction_comes_back(prediction: Prediction, tmp_path: Path) -> None
     assert run.model.prediction == prediction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "prediction"),
     [(x, V() if float(x.level(torch.ones(1).double()).alpha) == 0 else Epsilon()) for x in SCHEDULES],
